@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the block layer's own files share. */
+#ifndef HV_DISK_H
+#define HV_DISK_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "hv.h"
+
+typedef struct HvDirty {
+    pthread_mutex_t lock;
+    uint64_t *bits;                        /* NULL: not tracking */
+    int64_t chunks, count;
+} HvDirty;
+
+/* Raw bytes: one file, perhaps on top of another. Ranges lie within the file's own size. */
+typedef struct HvImage {
+    int fd, base_fd;                       /* base_fd -1: none */
+    int64_t bytes, base_bytes;
+    pthread_mutex_t copy_on_write;         /* two writes may share a cluster */
+} HvImage;
+
+struct BlockDriverState {
+    char *name;
+    uint8_t *memory;                       /* NULL: image is used */
+    HvImage image;
+    int64_t bytes;
+    bool read_only, listed;
+    atomic_int refs;
+    HvDirty dirty;
+    HvFault *fault;
+    void *fault_opaque;
+    BlockDriverState *next;
+};
+
+int hv_image_open(HvImage *image, const char *path, const char *base, bool read_only);
+void hv_image_close(HvImage *image);
+int hv_image_read(HvImage *image, int64_t offset, uint8_t *buf, int64_t size);
+int hv_image_write(HvImage *image, int64_t offset, const uint8_t *buf, int64_t size);
+int hv_image_write_zeroes(HvImage *image, int64_t offset, int64_t size);
+int hv_image_punch(HvImage *image, int64_t offset, int64_t size);
+
+/* Is the byte at offset data in the file itself? *run: how far the same answer holds, at most size, at least 1. */
+bool hv_image_is_data(HvImage *image, int64_t offset, int64_t size, int64_t *run);
+/* The same for "known to read as zeroes", base included. */
+bool hv_image_is_zero(HvImage *image, int64_t offset, int64_t size, int64_t *run);
+
+void hv_dirty_mark(BlockDriverState *bs, int64_t sector, int nb_sectors);
+
+#endif

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Raw image files. A file's holes are what it does not hold: zeroes, or the base image's data if there is one. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "disk.h"
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int lock_file(int fd, bool exclusive)
+{
+    struct flock lock = { .l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET };
+    return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
+}
+
+static int open_file(const char *path, bool read_only, int64_t *bytes)
+{
+    struct stat st;
+    int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    if (fd < 0) {
+        return hv_fail(-errno, "cannot open %s: %s", path, strerror(errno));
+    }
+    int ret = fstat(fd, &st) < 0 ? -errno : 0;
+    if (ret == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+        ret = hv_fail(S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL, "cannot use %s: it is not a disk image", path);
+    }
+    if (ret == 0) {
+        ret = lock_file(fd, !read_only);
+        if (ret < 0) {
+            hv_fail(ret, ret == -EAGAIN || ret == -EACCES ? "cannot use %s: another process is using it"
+                                                          : "cannot lock %s", path);
+        }
+    }
+    if (ret == 0) {
+        *bytes = lseek(fd, 0, SEEK_END);
+        ret = *bytes < 0 ? hv_fail(-errno, "cannot tell the size of %s: %s", path, strerror(errno)) : 0;
+    }
+    if (ret < 0) {
+        close(fd);
+        return ret;
+    }
+    return fd;
+}
+
+int hv_image_open(HvImage *image, const char *path, const char *base, bool read_only)
+{
+    *image = (HvImage){ .fd = -1, .base_fd = -1 };
+    pthread_mutex_init(&image->copy_on_write, NULL);
+    image->fd = open_file(path, read_only, &image->bytes);
+    if (image->fd < 0) {
+        return image->fd;
+    }
+    if (base) {
+        image->base_fd = open_file(base, true, &image->base_bytes);
+        if (image->base_fd < 0) {
+            return image->base_fd;
+        }
+    }
+    return 0;
+}
+
+void hv_image_close(HvImage *image)
+{
+    if (image->fd >= 0) {
+        close(image->fd);
+    }
+    if (image->base_fd >= 0) {
+        close(image->base_fd);
+    }
+    pthread_mutex_destroy(&image->copy_on_write);
+}
+
+/* Where lseek cannot tell (an error other than "none from here on"), everything counts as data. */
+static bool probe(int fd, int64_t bytes, int64_t offset, int64_t size, int64_t *run)
+{
+    *run = size;
+    if (offset >= bytes) {
+        return false;
+    }
+    int64_t data = lseek(fd, offset, SEEK_DATA);
+    if (data < 0 && errno == ENXIO) {
+        return false;
+    }
+    if (data > offset) {
+        *run = min64(size, data - offset);
+        return false;
+    }
+    int64_t hole = lseek(fd, offset, SEEK_HOLE);
+    if (hole > offset) {
+        *run = min64(size, hole - offset);
+    }
+    return true;
+}
+
+bool hv_image_is_data(HvImage *image, int64_t offset, int64_t size, int64_t *run)
+{
+    return probe(image->fd, image->bytes, offset, size, run);
+}
+
+bool hv_image_is_zero(HvImage *image, int64_t offset, int64_t size, int64_t *run)
+{
+    if (probe(image->fd, image->bytes, offset, size, run)) {
+        return false;
+    }
+    return image->base_fd < 0 || !probe(image->base_fd, image->base_bytes, offset, *run, run);
+}
+
+/* Past the file's end there are zeroes. */
+static int read_file(int fd, int64_t offset, uint8_t *buf, int64_t size)
+{
+    while (size > 0) {
+        ssize_t got = pread(fd, buf, (size_t)size, offset);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got < 0) {
+            return -errno;
+        }
+        if (got == 0) {
+            memset(buf, 0, (size_t)size);
+            return 0;
+        }
+        buf += got;
+        offset += got;
+        size -= got;
+    }
+    return 0;
+}
+
+int hv_image_read(HvImage *image, int64_t offset, uint8_t *buf, int64_t size)
+{
+    int64_t run;
+    int ret = 0;
+    if (image->base_fd < 0) {
+        return read_file(image->fd, offset, buf, size);
+    }
+    for (; size > 0 && ret == 0; offset += run, buf += run, size -= run) {
+        bool own = hv_image_is_data(image, offset, size, &run);
+        ret = read_file(own ? image->fd : image->base_fd, offset, buf, run);
+    }
+    return ret;
+}
+
+static int write_file(int fd, int64_t offset, const uint8_t *buf, int64_t size)
+{
+    while (size > 0) {
+        ssize_t done = pwrite(fd, buf, (size_t)size, offset);
+        if (done < 0 && errno == EINTR) {
+            continue;
+        }
+        if (done <= 0) {
+            return done < 0 ? -errno : -EIO;
+        }
+        buf += done;
+        offset += done;
+        size -= done;
+    }
+    return 0;
+}
+
+/* Writes whole clusters, filled up with what they read as so far: the file system's own blocks would be filled up
+ * with zeroes, and those would hide the base image. */
+static int write_copying(HvImage *image, int64_t offset, const uint8_t *buf, int64_t size)
+{
+    int64_t start = offset - offset % HV_CLUSTER_SIZE;
+    int64_t end = min64((offset + size + HV_CLUSTER_SIZE - 1) / HV_CLUSTER_SIZE * HV_CLUSTER_SIZE, image->bytes);
+    if (start == offset && end == offset + size) {
+        return write_file(image->fd, offset, buf, size);
+    }
+    uint8_t *bounce = malloc((size_t)(end - start));
+    if (!bounce) {
+        return -ENOMEM;
+    }
+    int64_t tail = offset + size - start;
+    int ret = hv_image_read(image, start, bounce, offset - start);
+    if (ret == 0) {
+        ret = hv_image_read(image, start + tail, bounce + tail, end - start - tail);
+    }
+    if (ret == 0) {
+        memcpy(bounce + (offset - start), buf, (size_t)size);
+        ret = write_file(image->fd, start, bounce, end - start);
+    }
+    free(bounce);
+    return ret;
+}
+
+int hv_image_write(HvImage *image, int64_t offset, const uint8_t *buf, int64_t size)
+{
+    if (image->base_fd < 0) {
+        return write_file(image->fd, offset, buf, size);
+    }
+    pthread_mutex_lock(&image->copy_on_write);
+    int ret = write_copying(image, offset, buf, size);
+    pthread_mutex_unlock(&image->copy_on_write);
+    return ret;
+}
+
+int hv_image_punch(HvImage *image, int64_t offset, int64_t size)
+{
+    int ret;
+    do {
+        ret = fallocate(image->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size);
+    } while (ret < 0 && errno == EINTR);
+    return ret < 0 ? -errno : 0;
+}
+
+int hv_image_write_zeroes(HvImage *image, int64_t offset, int64_t size)
+{
+    static const uint8_t zeroes[1 << 20];
+    int ret = -EOPNOTSUPP;
+    if (image->base_fd < 0) {              /* a hole on top of a base would show the base */
+        ret = hv_image_punch(image, offset, size);
+    }
+    if (ret != -EOPNOTSUPP) {
+        return ret;
+    }
+    ret = 0;
+    for (int64_t run; size > 0 && ret == 0; offset += run, size -= run) {
+        run = min64(size, (int64_t)sizeof(zeroes));
+        ret = hv_image_write(image, offset, zeroes, run);
+    }
+    return ret;
+}
