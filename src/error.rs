@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What can fail, said once: with the device, the sector or the field, as text and as an errno.
+#![forbid(unsafe_code)]
+
+use std::{fmt, io};
+
+/// An error number, positive, as in errno.h.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(i32);
+
+impl Errno {
+    /// EIO
+    pub const IO: Errno = Errno(libc::EIO);
+    /// EINVAL
+    pub const INVALID: Errno = Errno(libc::EINVAL);
+    /// EBUSY
+    pub const BUSY: Errno = Errno(libc::EBUSY);
+    /// ENOMEM
+    pub const NO_MEMORY: Errno = Errno(libc::ENOMEM);
+    /// EROFS
+    pub const READ_ONLY: Errno = Errno(libc::EROFS);
+    /// ENOTSUP
+    pub const NOT_SUPPORTED: Errno = Errno(libc::ENOTSUP);
+    /// ENOMEDIUM
+    pub const NO_MEDIUM: Errno = Errno(libc::ENOMEDIUM);
+
+    /// The error in a host's return value: anything below 0.
+    #[must_use]
+    pub fn from_ret(ret: i64) -> Option<Errno> {
+        // A value that no errno has can only be a host's "something is wrong".
+        (ret < 0).then(|| ret.checked_neg().and_then(|n| i32::try_from(n).ok()).map_or(Errno::IO, Errno))
+    }
+
+    /// `Ok` for a return value of 0 or more.
+    ///
+    /// # Errors
+    /// The error of a return value below 0.
+    pub fn check(ret: i64) -> Result<(), Errno> {
+        Errno::from_ret(ret).map_or(Ok(()), Err)
+    }
+
+    /// The return value for C: -errno.
+    #[must_use]
+    pub fn ret(self) -> i32 {
+        -self.0
+    }
+
+    /// Whether a device that gives this error has nothing behind it, rather than something that fails.
+    #[must_use]
+    pub fn means_empty(self) -> bool {
+        matches!(self.0, libc::ENOMEDIUM | libc::ENODEV | libc::ENXIO | libc::ENOENT)
+    }
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        io::Error::from_raw_os_error(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a call failed. Its text is one line for the host's user; devices stand in it by name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // the texts say it
+pub enum Error {
+    // The host and its calls.
+    #[error("no host: blk_mig_set_host has not been called")]
+    NoHost,
+    #[error("{0}")]
+    BadTable(String),
+    #[error("{0} is NULL")]
+    NullPointer(&'static str),
+    #[error("a migration is running")]
+    Busy,
+    #[error("no migration is running")]
+    NotRunning,
+    #[error("unknown stage {0}")]
+    UnknownStage(i32),
+    #[error("register_savevm_live failed: {0}")]
+    Register(Errno),
+    #[error("internal error, please report it: {0}")]
+    Panic(String),
+
+    // Setup.
+    #[error("{why} of device {device}: {errno}")]
+    Device { device: String, why: &'static str, errno: Errno },
+    #[error("device {device} is {length} bytes long, which is no multiple of 512")]
+    OddLength { device: String, length: i64 },
+    #[error("the name of device {device} has {length} bytes; the stream carries 1 to 255")]
+    NameLength { device: String, length: usize },
+    #[error("two devices are named {0}: the destination could not tell them apart")]
+    DuplicateName(String),
+    #[error("not enough memory for {0}")]
+    NoMemory(String),
+
+    // Outgoing.
+    #[error("Error reading sector {sector} of device {device}: {errno}")]
+    Read { device: String, sector: u64, errno: Errno },
+    #[error("the migration stream failed: {0}")]
+    Stream(Errno),
+    #[error("the host's aio_flush returned with {0} requests in flight")]
+    Lost(usize),
+    #[error("dirty tracking of device {device} answered {answer} when asked from sector {sector}")]
+    DirtyTracking { device: String, sector: u64, answer: i64 },
+    #[error("device {0} is still being written to in the last stage")]
+    StillWritten(String),
+    #[error("device {device} was resized from {was} to {is} bytes while it was migrated")]
+    Resized { device: String, was: u64, is: i64 },
+
+    // Incoming.
+    #[error("Error unknown block device {0}")]
+    UnknownDevice(String),
+    #[error("Error getting length of block device {device}: {errno}")]
+    Length { device: String, errno: Errno },
+    #[error("device {0} is read-only")]
+    ReadOnly(String),
+    #[error("Unknown flags {flags:#x} in the record with header {header:#018x}")]
+    Flags { flags: u64, header: u64 },
+    #[error("bad progress {0} %")]
+    Progress(u64),
+    #[error("a device name in the stream is empty or holds a NUL: {0}")]
+    Name(String),
+    #[error("sector {sector} is past the end of device {device}, which has {total}")]
+    Address { device: String, sector: u64, total: u64 },
+    #[error("the stream ended in the middle of {0}")]
+    Short(&'static str),
+    #[error("Error writing sector {sector} of device {device}: {errno}")]
+    Write { device: String, sector: u64, errno: Errno },
+    #[error("section version {0} is newer than version 1")]
+    Version(i32),
+}
+
+impl Error {
+    /// The errno that C gets.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        match self {
+            Error::Register(errno) | Error::Stream(errno) => *errno,
+            Error::Device { errno, .. }
+            | Error::Read { errno, .. }
+            | Error::Length { errno, .. }
+            | Error::Write { errno, .. } => *errno,
+            Error::Busy | Error::StillWritten(_) => Errno::BUSY,
+            Error::NoMemory(_) => Errno::NO_MEMORY,
+            Error::ReadOnly(_) => Errno::READ_ONLY,
+            Error::Panic(_) | Error::Lost(_) | Error::DirtyTracking { .. } | Error::Short(_) => Errno::IO,
+            _ => Errno::INVALID,
+        }
+    }
+}

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What C calls. Every function goes the same way: check the pointers, catch panics, one call into the module, map the
+//! result. What their comments say is the header's text.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
+
+use libc::{c_char, c_int, c_void};
+
+use super::host::{CHost, CMonitor, CStream, CStruct, Pointer, Tables, read_struct};
+use super::logger;
+use super::tables::{BlkMigHost, BlkMigOptions, BlkMigStats, BlockDriverState, Monitor, QEMUFile};
+use super::tickets::{self, Parked, redeem};
+use crate::error::{Errno, Error};
+use crate::geometry::Geometry;
+use crate::host::Stream as _;
+use crate::module::{Module, Options, panic_text};
+use crate::source::Link;
+
+/// The one instance.
+static MODULE: LazyLock<Module<CHost>> = LazyLock::new(|| Module::new(Geometry::QEMU));
+
+/// Whether the section is registered with the present host.
+static REGISTERED: AtomicBool = AtomicBool::new(false);
+
+/// Keeps panics from C. The module catches those of the engine itself; what comes as far as here is a bug of this face.
+fn boundary<T>(otherwise: T, call: impl FnOnce() -> T) -> T {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(value) => value,
+        Err(panic) => {
+            let text = panic_text(&*panic);
+            let _ = catch_unwind(AssertUnwindSafe(|| MODULE.fail(Error::Panic(text))));
+            otherwise
+        }
+    }
+}
+
+/// The return value of a call that gives 0 or -errno.
+fn ret(result: Result<(), Error>) -> c_int {
+    result.map_or_else(|error| error.errno().ret(), |()| 0)
+}
+
+/// Calls the module with a stream and perhaps a monitor of the host's.
+///
+/// The pointers are NULL or the host's: they are handed back to it and never followed.
+fn with_link<T>(
+    f: *mut QEMUFile,
+    mon: *mut Monitor,
+    call: impl FnOnce(&mut Link) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let tables = MODULE.host().map(|host| Arc::clone(&host.0)).map_err(|error| MODULE.fail(error))?;
+    let mut stream = CStream::new(f, &tables).map_err(|error| MODULE.fail(error))?;
+    let monitor = CMonitor::new(mon, &tables);
+    let monitor = monitor.as_ref().map(|monitor| monitor as &dyn crate::host::Monitor);
+    let called = catch_unwind(AssertUnwindSafe(|| call(&mut Link { stream: &mut stream, monitor })));
+    called.unwrap_or_else(|panic| {
+        stream.set_error(Errno::IO);
+        Err(MODULE.fail(Error::Panic(panic_text(&*panic))))
+    })
+}
+
+/// A request of the host's block layer has ended.
+pub(super) unsafe extern "C" fn completed(opaque: *mut c_void, ret: c_int) {
+    boundary((), || {
+        let result = Errno::check(ret.into());
+        match redeem(opaque, |parked| matches!(parked, Parked::Read(_) | Parked::Write(_))) {
+            Some(Parked::Read(request)) => request.complete(result),
+            Some(Parked::Write(request)) => request.complete(result),
+            _ => log::error!("the host completed a request that is not in flight; ignored"),
+        }
+    });
+}
+
+/// The host's stream has done with a buffer.
+pub(super) unsafe extern "C" fn released(opaque: *mut c_void) {
+    boundary((), || {
+        if redeem(opaque, |parked| matches!(parked, Parked::Lent(_))).is_none() {
+            log::error!("the host released a buffer that it does not have; ignored");
+        }
+    });
+}
+
+/// The host's block layer has come to a device.
+pub(super) unsafe extern "C" fn visit(opaque: *mut c_void, bs: *mut BlockDriverState) {
+    boundary((), || {
+        if let Some(bs) = NonNull::new(bs) {
+            tickets::visited(opaque, Pointer(bs));
+        }
+    });
+}
+
+/// Takes the host's tables, which are copied and may be freed afterwards. Call it before anything else.
+///
+/// Returns 0; -EINVAL if a table or a required function is missing or wrong (blk_mig_last_error names it), and then a host
+/// that was set before stays; -EBUSY while a migration runs.
+///
+/// # Safety
+/// `host` is NULL or points to a BlkMigHost; so do its pointers to tables. Each has as many bytes as its struct_size says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blk_mig_set_host(host: *const BlkMigHost) -> c_int {
+    boundary(Errno::IO.ret(), || {
+        // SAFETY: the caller's promise.
+        let tables = match unsafe { Tables::new(host) } {
+            Ok(tables) => Arc::new(tables),
+            Err(error) => return MODULE.fail(error).errno().ret(),
+        };
+        let result = MODULE.set_host(CHost(Arc::clone(&tables)));
+        if result.is_ok() {
+            logger::send_to(&tables.system);
+            REGISTERED.store(false, Relaxed);
+        }
+        ret(result)
+    })
+}
+
+/// Registers the section "block" (instance 0, version 1) with the host's register_savevm_live.
+///
+/// Without a host it registers nothing and leaves an error for blk_mig_last_error. Calling it twice is harmless.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_init() {
+    boundary((), || {
+        let host = match MODULE.host() {
+            Ok(host) => host,
+            Err(error) => {
+                MODULE.fail(error);
+                return;
+            }
+        };
+        if REGISTERED.swap(true, Relaxed) {
+            return;
+        }
+        let Some(register) = host.0.system.register_savevm_live else { return };
+        let opaque = (&raw const REGISTERED).cast_mut().cast::<c_void>();
+        // SAFETY: the host has given a function of this type; the name is a static string, the callbacks are functions, and
+        // nobody follows the opaque pointer, which is static too.
+        let registered = unsafe {
+            register(
+                ptr::null_mut(),
+                c"block".as_ptr(),
+                0,
+                1,
+                Some(blk_mig_set_params),
+                Some(blk_mig_save_live),
+                ptr::null_mut(),
+                Some(blk_mig_load),
+                opaque,
+            )
+        };
+        if let Some(errno) = Errno::from_ret(registered.into()) {
+            REGISTERED.store(false, Relaxed);
+            MODULE.fail(Error::Register(errno));
+        }
+    });
+}
+
+/// Returns 1 while devices are being migrated from here, else 0. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_active() -> c_int {
+    boundary(0, || MODULE.status().active.load(Relaxed).into())
+}
+
+/// Returns 1 while the bulk phase runs, else 0. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_bulk_active() -> c_int {
+    boundary(0, || MODULE.status().bulk_active.load(Relaxed).into())
+}
+
+/// Total and transferred bytes, 0 when nothing is active, as it was in the original.
+fn active_bytes() -> (u64, u64) {
+    boundary((0, 0), || {
+        let status = MODULE.status();
+        if status.active.load(Relaxed) { status.bytes() } else { (0, 0) }
+    })
+}
+
+/// Returns the bytes that have been sent once, or need not be; 0 when no migration is active. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_bytes_transferred() -> u64 {
+    active_bytes().1
+}
+
+/// Returns the bytes that have not been sent even once; 0 when no migration is active. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_bytes_remaining() -> u64 {
+    let (total, transferred) = active_bytes();
+    total - transferred
+}
+
+/// Returns the bytes of all devices that are migrated; 0 when no migration is active. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_bytes_total() -> u64 {
+    active_bytes().0
+}
+
+/// Says whether the next migration includes disks (blk_enable: 0 or 1), and whether the destination has their backing files
+/// already (shared_base: 0 or 1; 1 includes disks). Takes effect at the next setup. `opaque` is not used.
+///
+/// Until it is called for the first time, save_live migrates no disks, as the original, while save_setup does.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_set_params(blk_enable: c_int, shared_base: c_int, opaque: *mut c_void) {
+    let _ = opaque;
+    boundary((), || MODULE.set_params(blk_enable != 0, shared_base != 0));
+}
+
+/// The original's callback: a migration in stages, each of which writes one section.
+///
+/// `stage` 1 sets up, 2 sends what the rate limit allows and is repeated until it returns 1, 3 sends all the rest with the
+/// guest stopped and ends the migration; below 0 cancels, also when nothing runs. `mon` may be NULL. `opaque` is not used.
+///
+/// Returns 1 if the stage is done: in stage 2, if the rest can be sent within the host's downtime limit; in every stage, if
+/// no disks are migrated. Else 0, also after an error, which is the stream's then (set_error): hosts of the original's time
+/// would take any other value for success. -EINVAL if `f` is NULL or there is no host.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_save_live(mon: *mut Monitor, f: *mut QEMUFile, stage: c_int, opaque: *mut c_void) -> c_int {
+    let _ = opaque;
+    boundary(0, || {
+        if stage < 0 {
+            let tables = MODULE.host().map(|host| Arc::clone(&host.0));
+            let monitor = tables.ok().and_then(|tables| CMonitor::new(mon, &tables));
+            MODULE.cleanup(monitor.as_ref().map(|monitor| monitor as &dyn crate::host::Monitor));
+            return 0;
+        }
+        let result = with_link(f, mon, |link| Ok(MODULE.save_live(link, stage)));
+        result.unwrap_or_else(|error| if matches!(error, Error::Panic(_)) { 0 } else { error.errno().ret() })
+    })
+}
+
+/// Reads one section and writes what it holds to the devices; all writes are done when it returns. `opaque` is not used.
+///
+/// Returns 0, or -errno: -EINVAL for what breaks the format or names an unknown device or a sector past its end, -EIO or the
+/// stream's own error if it ends too soon, -EROFS for a read-only device, or what the block layer says. Of the record that is
+/// wrong nothing has been written.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_load(f: *mut QEMUFile, opaque: *mut c_void, version_id: c_int) -> c_int {
+    let _ = opaque;
+    boundary(Errno::IO.ret(), || ret(with_link(f, ptr::null_mut(), |link| MODULE.load(link.stream, version_id))))
+}
+
+/// Sets a migration up: takes references to the devices, starts dirty tracking and writes the first section.
+///
+/// Returns 0, or -errno: -EBUSY if a migration runs, which goes on unharmed; -EINVAL or what the host said, with the device's
+/// name in blk_mig_last_error, and then nothing is left behind. `opaque` is not used.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_save_setup(f: *mut QEMUFile, opaque: *mut c_void) -> c_int {
+    let _ = opaque;
+    boundary(Errno::IO.ret(), || ret(with_link(f, ptr::null_mut(), |link| MODULE.setup(link))))
+}
+
+/// One step: writes a section with what the rate limit allows, max_buffers chunks at most, and keeps reads going for the
+/// next. On a threaded host it blocks for 100 ms at most while all reads are in flight. `opaque` is not used.
+///
+/// Returns above 0 if something was sent, 0 if there was nothing to send now, or -errno; the migration is over then, all is
+/// given back to the host, and the stream has the error too.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_save_iterate(f: *mut QEMUFile, opaque: *mut c_void) -> c_int {
+    let _ = opaque;
+    boundary(Errno::IO.ret(), || {
+        let step = with_link(f, ptr::null_mut(), |link| MODULE.iterate(link));
+        step.map_or_else(|error| error.errno().ret(), |step| step.sent.into())
+    })
+}
+
+/// The last stage, with the guest stopped: sends all that the destination still lacks, whatever the rate limit, and the last
+/// section's end. The migration is over afterwards and all is given back to the host. `opaque` is not used.
+///
+/// Returns 0 or -errno as blk_mig_save_iterate; -EBUSY if the guest still writes.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_save_complete(f: *mut QEMUFile, opaque: *mut c_void) -> c_int {
+    let _ = opaque;
+    boundary(Errno::IO.ret(), || ret(with_link(f, ptr::null_mut(), |link| MODULE.complete(link))))
+}
+
+/// Returns every byte that the destination still lacks: not read yet, in flight, waiting to be sent, or dirty. 0 when no
+/// migration runs. Called by the migration's thread; asks the host's dirty tracking. `opaque` is not used.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_save_pending(opaque: *mut c_void) -> u64 {
+    let _ = opaque;
+    boundary(0, || MODULE.pending())
+}
+
+/// Ends whatever runs: waits for what is in flight (aio_flush), then gives everything back to the host. From any state, also
+/// after a failed setup; twice is harmless. `opaque` is not used.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_save_cleanup(opaque: *mut c_void) {
+    let _ = opaque;
+    boundary((), || MODULE.cleanup(None));
+}
+
+// SAFETY: repr(C), a size_t first, then 32-bit numbers.
+unsafe impl CStruct for BlkMigOptions {
+    const STEP: usize = size_of::<u32>();
+    const NAME: &'static str = "BlkMigOptions";
+}
+
+/// Takes settings for the migrations to come, outgoing and incoming.
+///
+/// Returns 0; -EINVAL if `options` is NULL or its struct_size is less than a size_t; -EBUSY while a migration runs.
+///
+/// # Safety
+/// `options` is NULL or points to a BlkMigOptions, which has as many bytes as its struct_size says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blk_mig_set_options(options: *const BlkMigOptions) -> c_int {
+    boundary(Errno::IO.ret(), || {
+        // SAFETY: the caller's promise.
+        let options = match unsafe { read_struct(options) } {
+            Ok(options) => options,
+            Err(error) => return MODULE.fail(error).errno().ret(),
+        };
+        ret(MODULE.set_options(Options {
+            max_buffers: options.max_buffers,
+            max_reads: options.max_reads,
+            max_writes: options.max_writes,
+            zero_blocks: options.zero_blocks != 0,
+        }))
+    })
+}
+
+fn stats(struct_size: usize) -> BlkMigStats {
+    let status = MODULE.status();
+    let (bytes_total, bytes_transferred) = status.bytes();
+    let (buffers_in_use, buffers_peak) = status.buffers();
+    BlkMigStats {
+        struct_size,
+        bytes_total,
+        bytes_transferred,
+        bytes_remaining: bytes_total - bytes_transferred,
+        chunks_sent: status.chunks_sent.load(Relaxed),
+        chunks_resent: status.chunks_resent.load(Relaxed),
+        chunks_zero: status.chunks_zero.load(Relaxed),
+        wire_bytes: status.wire_bytes.load(Relaxed),
+        dirty_bytes: status.dirty_bytes.load(Relaxed),
+        reads_in_flight: status.reads_in_flight(),
+        buffers_in_use,
+        buffers_peak,
+        last_error: status.last_error.load(Relaxed),
+        bandwidth: status.bandwidth.load(Relaxed),
+        expected_downtime_ns: status.expected_downtime_ns.load(Relaxed),
+        elapsed_ns: status.elapsed_ns.load(Relaxed),
+    }
+}
+
+/// Fills in the numbers of the migration that runs, or else of the last one. Any thread.
+///
+/// Returns 0, or -EINVAL if `stats` is NULL or its struct_size is less than a size_t. Fills no more than struct_size bytes.
+///
+/// # Safety
+/// `stats` is NULL or points to a BlkMigStats, which has as many bytes as its struct_size says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blk_mig_get_stats(stats: *mut BlkMigStats) -> c_int {
+    boundary(Errno::IO.ret(), || {
+        if stats.is_null() {
+            return Errno::INVALID.ret();
+        }
+        // SAFETY: the caller's promise; nothing is assumed about alignment.
+        let struct_size = unsafe { ptr::read_unaligned(stats.cast::<usize>()) };
+        if struct_size < size_of::<usize>() {
+            return Errno::INVALID.ret();
+        }
+        let filled = self::stats(struct_size);
+        let bytes = struct_size.min(size_of::<BlkMigStats>());
+        // SAFETY: both have that many bytes, and one of them is a local variable.
+        unsafe { ptr::copy_nonoverlapping((&raw const filled).cast::<u8>(), stats.cast::<u8>(), bytes) };
+        0
+    })
+}
+
+/// Copies the text of the last failure, cut to `size` bytes with the NUL at its end; "" after a success. Any thread.
+///
+/// Returns the full length in bytes without the NUL. `buf` may be NULL if `size` is 0.
+///
+/// # Safety
+/// `buf` is NULL or points to `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blk_mig_last_error(buf: *mut c_char, size: usize) -> usize {
+    boundary(0, || {
+        let text = MODULE.last_error();
+        if !buf.is_null() && size > 0 {
+            let bytes = text.len().min(size - 1);
+            // SAFETY: the caller's promise: there is room for these bytes and the NUL.
+            unsafe {
+                ptr::copy_nonoverlapping(text.as_ptr(), buf.cast::<u8>(), bytes);
+                buf.add(bytes).write(0);
+            }
+        }
+        text.len()
+    })
+}
+
+const fn number(digits: &str) -> u32 {
+    match u32::from_str_radix(digits, 10) {
+        Ok(number) => number,
+        Err(_) => panic!("cargo gives numbers"),
+    }
+}
+
+/// Returns the library's version, 0x00MMmmpp: major, minor, patch. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_version() -> u32 {
+    const VERSION: u32 = (number(env!("CARGO_PKG_VERSION_MAJOR")) << 16)
+        | (number(env!("CARGO_PKG_VERSION_MINOR")) << 8)
+        | number(env!("CARGO_PKG_VERSION_PATCH"));
+    VERSION
+}

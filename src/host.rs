@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The one seam: what the engine needs from a hypervisor.
+//!
+//! `ffi/` makes these traits of the C tables; the simulator in `tests/` makes them of nothing at all. Every method is called
+//! on the thread that called into the engine, and none while a lock of the engine is held, so a host may call back.
+#![forbid(unsafe_code)]
+
+use crate::buffers::Buffer;
+use crate::error::Errno;
+use crate::geometry::{Sector, Sectors};
+use crate::request::{ReadRequest, WriteRequest};
+
+/// A hypervisor.
+pub trait Host {
+    /// A block device's handle.
+    type Device: Device;
+
+    /// Every device once, in the host's order.
+    fn devices(&self) -> Vec<Self::Device>;
+
+    /// The device of that name.
+    fn find(&self, name: &[u8]) -> Option<Self::Device>;
+
+    /// Returns when no request is in flight any more: each has been completed.
+    fn drain(&self);
+
+    /// Completes at least one request; called only with one in flight. `false` if the host knows no such call.
+    fn wait(&self) -> bool;
+
+    /// Whether completions come by themselves, on another thread, so that the engine may block for one.
+    fn threaded(&self) -> bool;
+
+    /// A monotonic clock, in nanoseconds.
+    fn now_ns(&self) -> i64;
+
+    /// How long the guest may stand still at the end, in nanoseconds.
+    fn max_downtime_ns(&self) -> u64;
+}
+
+/// What a host says of the sectors at the start of a range: the engine checks it before it believes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Whether they are what was asked for (allocated, zero).
+    pub is: bool,
+    /// For how many sectors that holds.
+    pub sectors: i64,
+}
+
+/// A block device of the host.
+pub trait Device {
+    /// Its name's bytes, without a terminating NUL.
+    fn name(&self) -> Vec<u8>;
+
+    /// Keeps the device from going away until [`release`](Device::release).
+    ///
+    /// # Errors
+    /// The host's error; see [`Errno::means_empty`].
+    fn hold(&self) -> Result<(), Errno>;
+
+    /// Undoes one [`hold`](Device::hold).
+    fn release(&self);
+
+    /// The length in bytes.
+    ///
+    /// # Errors
+    /// The host's error; see [`Errno::means_empty`].
+    fn length(&self) -> Result<i64, Errno>;
+
+    /// Whether it can't be written to.
+    fn is_read_only(&self) -> bool;
+
+    /// Whether the start of the range is in the device's own image rather than in its backing file.
+    ///
+    /// # Errors
+    /// The host's error.
+    fn allocated(&self, range: Sectors) -> Result<Extent, Errno>;
+
+    /// Whether the start of the range is known to read as zeroes without reading it; `None` if the host can't tell.
+    fn known_zero(&self, range: Sectors) -> Option<Extent>;
+
+    /// Starts the read that the request describes. A read that can't start is completed with an error.
+    fn read(&self, request: ReadRequest);
+
+    /// Writes, and returns when that is done.
+    ///
+    /// # Errors
+    /// The host's error.
+    fn write(&self, start: Sector, data: &[u8]) -> Result<(), Errno>;
+
+    /// Starts the write that the request describes, as [`read`](Device::read); gives the request back if the host has only
+    /// synchronous writes.
+    ///
+    /// # Errors
+    /// The request.
+    fn write_async(&self, request: WriteRequest) -> Result<(), WriteRequest>;
+
+    /// Makes the range read as zeroes; `None` if the host has no better way than to write them.
+    fn write_zeroes(&self, range: Sectors) -> Option<Result<(), Errno>>;
+
+    /// Whether [`write_zeroes`](Device::write_zeroes) is worth looking for zeroes in the data.
+    fn has_write_zeroes(&self) -> bool;
+
+    /// The size in bytes of the units in which the device's image allocates, if there is one.
+    fn cluster_bytes(&self) -> Option<u64>;
+
+    /// Makes an incoming device ready for writes.
+    ///
+    /// # Errors
+    /// The host's error.
+    fn activate(&self) -> Result<(), Errno>;
+
+    /// Starts, with nothing dirty, or ends the tracking of the guest's writes.
+    ///
+    /// # Errors
+    /// The host's error.
+    fn set_tracking(&self, on: bool) -> Result<(), Errno>;
+
+    /// Whether the chunk that holds this sector is dirty.
+    fn is_dirty(&self, sector: Sector) -> bool;
+
+    /// Makes the chunks that hold these sectors clean.
+    fn reset_dirty(&self, range: Sectors);
+
+    /// How many chunks are dirty.
+    ///
+    /// # Errors
+    /// The host's error.
+    fn dirty_chunks(&self) -> Result<u64, Errno>;
+
+    /// The first dirty sector at or after this one, below 0 for none; `None` if the host can only answer
+    /// [`is_dirty`](Device::is_dirty).
+    fn next_dirty(&self, from: Sector) -> Option<i64>;
+}
+
+/// The host's migration stream: one direction of it.
+pub trait Stream {
+    /// Appends these bytes.
+    fn put(&mut self, bytes: &[u8]);
+
+    /// Appends a buffer without copying it; the stream drops it when it has been sent. Gives it back if the host can't.
+    ///
+    /// # Errors
+    /// The buffer.
+    fn put_owned(&mut self, buffer: Buffer) -> Result<(), Buffer>;
+
+    /// Fills `into`; returns the bytes got, fewer at the end of the stream.
+    fn get(&mut self, into: &mut [u8]) -> usize;
+
+    /// Whether no more should be sent in this step.
+    fn is_rate_limited(&mut self) -> bool;
+
+    /// Bytes a step, if there is a limit.
+    fn rate_limit(&mut self) -> Option<u64>;
+
+    /// The stream's error, if it has failed.
+    fn error(&mut self) -> Option<Errno>;
+
+    /// Marks it as failed.
+    fn set_error(&mut self, errno: Errno);
+
+    /// Sends what is buffered.
+    fn flush(&mut self);
+}
+
+/// Where the source's user reads.
+pub trait Monitor {
+    /// Prints this text.
+    fn print(&self, text: &str);
+
+    /// Shows what was printed.
+    fn flush(&self);
+}
+
+/// A device that stays until this is dropped.
+pub(crate) struct Held<D: Device>(D);
+
+impl<D: Device> Held<D> {
+    pub(crate) fn new(device: D) -> Result<Held<D>, Errno> {
+        device.hold().map(|()| Held(device))
+    }
+}
+
+impl<D: Device> Drop for Held<D> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+impl<D: Device> std::ops::Deref for Held<D> {
+    type Target = D;
+
+    fn deref(&self) -> &D {
+        &self.0
+    }
+}

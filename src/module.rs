@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! One instance of the module: what lasts between a host's calls, and the boundary that a panic does not pass.
+//!
+//! A migration is taken out of its slot while a call works on it, so that no lock is held while the host is called, and a
+//! call that the host makes from within another finds the slot in use instead of a deadlock.
+#![forbid(unsafe_code)]
+
+use std::any::Any;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use parking_lot::Mutex;
+
+use crate::destination::Incoming;
+use crate::error::Error;
+use crate::geometry::Geometry;
+use crate::host::{Host, Monitor, Stream};
+use crate::source::{Link, Outgoing, Settings, Step};
+use crate::status::Status;
+use crate::wire::Header;
+
+/// Settings; 0 means the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Chunks held in memory at most; default 64.
+    pub max_buffers: u32,
+    /// Reads in flight at most; default 16.
+    pub max_reads: u32,
+    /// Destination writes in flight at most; default 16.
+    pub max_writes: u32,
+    /// Whether chunks of zeroes are sent as zero records.
+    pub zero_blocks: bool,
+}
+
+/// What the user asked for.
+#[derive(Clone, Copy, Debug)]
+struct Params {
+    enabled: bool,
+    shared_base: bool,
+}
+
+enum Slot<H: Host> {
+    Idle,
+    Running(Box<Outgoing<H>>),
+    /// A call is working on it.
+    InUse,
+    /// Over, by this; all was given back to the host. Calls get the error again until cleanup or another setup.
+    Failed(Error),
+}
+
+/// An instance. Every method may be called from any thread; those that migrate, by one at a time.
+pub struct Module<H: Host> {
+    geometry: Geometry,
+    host: Mutex<Option<Arc<H>>>,
+    options: Mutex<Options>,
+    params: Mutex<Option<Params>>,
+    outgoing: Mutex<Slot<H>>,
+    /// `None` while a load works on it.
+    incoming: Mutex<Option<Incoming>>,
+    failure: Mutex<String>,
+    status: Arc<Status>,
+}
+
+/// Runs `f`; a panic in it becomes an error.
+fn catch<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| Err(Error::Panic(panic_text(&*panic))))
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".to_owned())
+}
+
+impl<H: Host> Module<H> {
+    /// An instance without a host.
+    #[must_use]
+    pub fn new(geometry: Geometry) -> Module<H> {
+        Module {
+            geometry,
+            host: Mutex::new(None),
+            options: Mutex::default(),
+            params: Mutex::new(None),
+            outgoing: Mutex::new(Slot::Idle),
+            incoming: Mutex::new(Some(Incoming::default())),
+            failure: Mutex::default(),
+            status: Arc::default(),
+        }
+    }
+
+    /// What queries read.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// The text of the last failure; empty after a success.
+    #[must_use]
+    pub fn last_error(&self) -> String {
+        self.failure.lock().clone()
+    }
+
+    /// Makes a failure known; gives it back.
+    pub fn fail(&self, error: Error) -> Error {
+        log::error!("{error}");
+        self.status.last_error.store(error.errno().ret(), Relaxed);
+        *self.failure.lock() = error.to_string();
+        error
+    }
+
+    fn succeed(&self) {
+        self.status.last_error.store(0, Relaxed);
+        self.failure.lock().clear();
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(*self.outgoing.lock(), Slot::Running(_) | Slot::InUse) || self.incoming.lock().is_none()
+    }
+
+    /// The host.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn host(&self) -> Result<Arc<H>, Error> {
+        self.host.lock().clone().ok_or(Error::NoHost)
+    }
+
+    /// Takes another host.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while a migration runs.
+    pub fn set_host(&self, host: H) -> Result<(), Error> {
+        if self.is_running() {
+            return Err(self.fail(Error::Busy));
+        }
+        *self.host.lock() = Some(Arc::new(host));
+        self.succeed();
+        Ok(())
+    }
+
+    /// Takes other settings.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while a migration runs.
+    pub fn set_options(&self, options: Options) -> Result<(), Error> {
+        if self.is_running() {
+            return Err(self.fail(Error::Busy));
+        }
+        *self.options.lock() = options;
+        Ok(())
+    }
+
+    /// What the next setup is to do. A shared base means that disks are migrated.
+    pub fn set_params(&self, enabled: bool, shared_base: bool) {
+        *self.params.lock() = Some(Params { enabled: enabled || shared_base, shared_base });
+    }
+
+    fn settings(&self) -> Settings {
+        let options = *self.options.lock();
+        let or = |value: u32, default| if value == 0 { default } else { value };
+        Settings {
+            geometry: self.geometry,
+            max_buffers: or(options.max_buffers, 64),
+            max_reads: or(options.max_reads, 16),
+            max_writes: or(options.max_writes, 16),
+            zero_blocks: options.zero_blocks,
+            shared_base: self.params.lock().is_some_and(|params| params.shared_base),
+        }
+    }
+
+    /// Whether disks are not to be migrated: the section is then empty. Hosts that have never said so want them migrated,
+    /// or they would not call.
+    fn is_disabled(&self) -> bool {
+        let idle = matches!(*self.outgoing.lock(), Slot::Idle | Slot::Failed(_));
+        idle && self.params.lock().is_some_and(|params| !params.enabled)
+    }
+
+    /// `save_live` of the original. 1: the stage is done. Errors are the stream's, as the hosts of its time expect: they
+    /// would take any value but 0 for success.
+    pub fn save_live(&self, link: &mut Link, stage: i32) -> i32 {
+        if stage < 0 {
+            self.cleanup(link.monitor);
+            return 0;
+        }
+        // Those hosts say before each migration whether disks are part of it.
+        let disabled = self.is_disabled() || (stage == 1 && self.params.lock().is_none());
+        let result = match stage {
+            _ if disabled => self.empty_section(link).map(|()| true),
+            1 => self.setup(link).map(|()| false),
+            2 => self.iterate(link).map(|step| step.can_finish),
+            3 => self.complete(link).map(|()| false),
+            _ => Err(self.fail(Error::UnknownStage(stage))),
+        };
+        match result {
+            Ok(done) => i32::from(done),
+            Err(error) => {
+                link.stream.set_error(error.errno());
+                0
+            }
+        }
+    }
+
+    fn empty_section(&self, link: &mut Link) -> Result<(), Error> {
+        link.stream.put(&Header::End.encode());
+        match link.stream.error() {
+            Some(errno) => Err(self.fail(Error::Stream(errno))),
+            None => Ok(()),
+        }
+    }
+
+    /// Sets a migration up and writes the first section.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if one runs, which goes on unharmed; whatever keeps a device from being migrated, and then nothing is
+    /// left behind.
+    pub fn setup(&self, link: &mut Link) -> Result<(), Error> {
+        if self.is_disabled() {
+            return self.empty_section(link);
+        }
+        let host = self.host().map_err(|error| self.fail(error))?;
+        {
+            let mut slot = self.outgoing.lock();
+            if matches!(*slot, Slot::Running(_) | Slot::InUse) {
+                drop(slot);
+                return Err(self.fail(Error::Busy));
+            }
+            *slot = Slot::InUse;
+        }
+        let started = catch(|| Outgoing::start(host, self.settings(), Arc::clone(&self.status), link));
+        match started {
+            Ok(migration) => {
+                *self.outgoing.lock() = Slot::Running(Box::new(migration));
+                self.succeed();
+                Ok(())
+            }
+            Err(error) => {
+                self.status.stop();
+                Err(self.give_up(link, error))
+            }
+        }
+    }
+
+    /// One step: sends what the stream takes, one section.
+    ///
+    /// # Errors
+    /// If anything fails; the migration is over then, and all was given back to the host.
+    pub fn iterate(&self, link: &mut Link) -> Result<Step, Error> {
+        if self.is_disabled() {
+            return self.empty_section(link).map(|()| Step { sent: false, can_finish: true });
+        }
+        self.run(link, |migration, link| migration.iterate(link))
+    }
+
+    /// The last stage, with the guest stopped: sends all there is, and ends the migration.
+    ///
+    /// # Errors
+    /// As for [`iterate`](Self::iterate).
+    pub fn complete(&self, link: &mut Link) -> Result<(), Error> {
+        if self.is_disabled() {
+            return self.empty_section(link);
+        }
+        self.run(link, |migration, link| migration.complete(link))?;
+        self.release(Slot::Idle);
+        self.succeed();
+        Ok(())
+    }
+
+    /// Every byte that the destination still lacks; 0 when no migration runs.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        let Ok(migration) = self.take_running() else { return 0 };
+        let remaining = catch(|| migration.remaining());
+        *self.outgoing.lock() = Slot::Running(migration);
+        // What the host can't count is not sent: the next step will meet the same error and report it.
+        remaining.unwrap_or_else(|_| self.status.bytes().0)
+    }
+
+    /// Ends whatever runs, and gives everything back to the host. Harmless when nothing does.
+    pub fn cleanup(&self, monitor: Option<&dyn Monitor>) {
+        let was_running = {
+            let mut slot = self.outgoing.lock();
+            if matches!(*slot, Slot::Failed(_)) {
+                *slot = Slot::Idle;
+            }
+            matches!(*slot, Slot::Running(_))
+        };
+        if was_running {
+            self.release(Slot::Idle);
+            if let Some(monitor) = monitor {
+                monitor.print("\n");
+            }
+        } else if matches!(*self.outgoing.lock(), Slot::InUse) {
+            log::error!("cleanup was called while another call works on the migration; ignored");
+        }
+    }
+
+    /// Reads one section from the stream and writes it to the devices.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the section or the devices; see [`Incoming::load`].
+    pub fn load(&self, stream: &mut dyn Stream, version: i32) -> Result<(), Error> {
+        if version > 1 {
+            return Err(self.fail(Error::Version(version)));
+        }
+        let host = self.host().map_err(|error| self.fail(error))?;
+        let Some(mut incoming) = self.incoming.lock().take() else {
+            return Err(self.fail(Error::Busy));
+        };
+        let result = catch(|| incoming.load(&*host, self.settings(), &self.status, &mut *stream));
+        *self.incoming.lock() = Some(incoming);
+        match result {
+            Ok(()) => {
+                self.succeed();
+                Ok(())
+            }
+            Err(error) => {
+                if matches!(error, Error::Panic(_)) {
+                    stream.set_error(error.errno());
+                }
+                Err(self.fail(error))
+            }
+        }
+    }
+
+    fn take_running(&self) -> Result<Box<Outgoing<H>>, Error> {
+        let mut slot = self.outgoing.lock();
+        match mem::replace(&mut *slot, Slot::InUse) {
+            Slot::Running(migration) => Ok(migration),
+            Slot::InUse => Err(Error::Busy),
+            Slot::Idle => {
+                *slot = Slot::Idle;
+                Err(Error::NotRunning)
+            }
+            Slot::Failed(error) => {
+                *slot = Slot::Failed(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Does a step of the migration, which ends if the step fails.
+    fn run<T>(
+        &self,
+        link: &mut Link,
+        step: impl FnOnce(&mut Outgoing<H>, &mut Link) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut migration = match self.take_running() {
+            Ok(migration) => migration,
+            Err(Error::Busy) => return Err(self.fail(Error::Busy)),
+            Err(error) => {
+                link.stream.set_error(error.errno());
+                return Err(self.fail(error));
+            }
+        };
+        let result = catch(|| step(&mut migration, link));
+        *self.outgoing.lock() = Slot::Running(migration);
+        result.map_err(|error| {
+            if let Some(monitor) = link.monitor {
+                monitor.print(&format!("\n{error}\n"));
+            }
+            self.give_up(link, error)
+        })
+    }
+
+    /// Ends what runs by an error.
+    fn give_up(&self, link: &mut Link, error: Error) -> Error {
+        link.stream.set_error(error.errno());
+        self.release(Slot::Failed(error.clone()));
+        self.fail(error)
+    }
+
+    /// Gives everything back to the host; the slot stays in use while that lasts.
+    fn release(&self, then: Slot<H>) {
+        let migration = mem::replace(&mut *self.outgoing.lock(), Slot::InUse);
+        if let Err(error) = catch(|| Ok(drop(migration))) {
+            self.fail(error);
+        }
+        *self.outgoing.lock() = then;
+    }
+}

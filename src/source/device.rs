@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! One device on its way out: what the bulk phase has not come to, what is in flight, where to look for dirty chunks.
+#![forbid(unsafe_code)]
+
+use bitvec::vec::BitVec;
+
+use crate::error::{Errno, Error};
+use crate::geometry::{Chunk, Geometry, SECTOR_BYTES, Sector, Sectors};
+use crate::host::{Device, Extent, Held};
+use crate::wire::MAX_NAME;
+
+/// Sectors that one question about allocation covers, as the original asked it.
+const ALLOCATION_STEP: u64 = 65536;
+
+/// Such questions in one go, so that a large empty image does not hold up a step: 32 GiB at the most.
+const ALLOCATION_QUESTIONS: usize = 1024;
+
+pub(super) struct SourceDevice<D: Device> {
+    /// Before the reference, which must outlast it.
+    tracking: bool,
+    device: Held<D>,
+    name: Vec<u8>,
+    geometry: Geometry,
+    total: u64,
+    chunks: u64,
+    shared_base: bool,
+    /// The first chunk that the bulk phase has not come to, and how far it has looked for allocated sectors from there.
+    bulk: u64,
+    searched: u64,
+    /// Chunks that are being read or wait to be sent. At most one copy of a chunk is on its way, so no older one can overtake.
+    busy: BitVec,
+    busy_bytes: u64,
+    /// Chunks that the bulk phase has done with: sent, or passed over.
+    done: BitVec,
+    /// Where the search for dirty chunks goes on, and how much is left of this lap, in chunks and in dirty ones.
+    cursor: u64,
+    lap_chunks: u64,
+    lap_dirty: u64,
+    /// Reads in flight.
+    pub(super) reads: usize,
+}
+
+/// Names are bytes; in texts they stand as UTF-8 as far as they are that.
+pub(crate) fn label(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+
+fn bitmap(bits: u64) -> Option<BitVec> {
+    let words = usize::try_from(bits.div_ceil(u64::from(usize::BITS))).ok()?;
+    let mut storage: Vec<usize> = Vec::new();
+    storage.try_reserve_exact(words).ok()?;
+    storage.resize(words, 0);
+    BitVec::try_from_vec(storage).ok()
+}
+
+impl<D: Device> SourceDevice<D> {
+    /// Takes a device in, or `None` if there is nothing in it to migrate: read-only, empty, or with nothing behind it.
+    pub(super) fn new(device: D, geometry: Geometry, shared_base: bool) -> Result<Option<SourceDevice<D>>, Error> {
+        if device.is_read_only() {
+            return Ok(None);
+        }
+        let name = device.name();
+        let failed = |why, errno| Error::Device { device: label(&name), why, errno };
+        let length = match device.length() {
+            Ok(0) => return Ok(None),
+            Ok(length) => length,
+            Err(errno) if errno.means_empty() => return Ok(None),
+            Err(errno) => return Err(failed("can't get the length", errno)),
+        };
+        let device = match Held::new(device) {
+            Ok(device) => device,
+            Err(errno) if errno.means_empty() => return Ok(None),
+            Err(errno) => return Err(failed("can't take a reference", errno)),
+        };
+        if !(1..=MAX_NAME).contains(&name.len()) {
+            return Err(Error::NameLength { device: label(&name), length: name.len() });
+        }
+        let total = u64::try_from(length).ok().filter(|bytes| bytes % SECTOR_BYTES == 0);
+        let Some(total) = total.map(|bytes| bytes / SECTOR_BYTES) else {
+            return Err(Error::OddLength { device: label(&name), length });
+        };
+        let chunks = geometry.chunks(total);
+        let no_memory = || Error::NoMemory(format!("the bitmaps of device {}", label(&name)));
+        let busy = bitmap(chunks).ok_or_else(no_memory)?;
+        let done = bitmap(chunks).ok_or_else(no_memory)?;
+        Ok(Some(SourceDevice {
+            tracking: false,
+            device,
+            name,
+            geometry,
+            total,
+            chunks,
+            shared_base,
+            bulk: 0,
+            searched: 0,
+            busy,
+            busy_bytes: 0,
+            done,
+            cursor: 0,
+            lap_chunks: 0,
+            lap_dirty: 0,
+            reads: 0,
+        }))
+    }
+
+    pub(super) fn start_tracking(&mut self) -> Result<(), Error> {
+        self.device.set_tracking(true).map_err(|errno| self.failed("can't track the writes", errno))?;
+        self.tracking = true;
+        Ok(())
+    }
+
+    fn failed(&self, why: &'static str, errno: Errno) -> Error {
+        Error::Device { device: self.label(), why, errno }
+    }
+
+    pub(super) fn device(&self) -> &D {
+        &self.device
+    }
+
+    pub(super) fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    pub(super) fn label(&self) -> String {
+        label(&self.name)
+    }
+
+    pub(super) fn total_bytes(&self) -> u64 {
+        self.total * SECTOR_BYTES
+    }
+
+    pub(super) fn sectors(&self, chunk: Chunk) -> Sectors {
+        self.geometry.sectors(chunk, self.total)
+    }
+
+    pub(super) fn bulk_done(&self) -> bool {
+        self.bulk >= self.chunks
+    }
+
+    /// Moves the bulk phase on: the bytes that it passed over, since they need not be sent, and the chunk that it came to.
+    /// No chunk does not mean the end where a shared base is searched: see [`bulk_done`](Self::bulk_done).
+    pub(super) fn next_bulk(&mut self) -> (u64, Option<Chunk>) {
+        let from = self.bulk;
+        let found = !self.bulk_done() && (!self.shared_base || self.seek_allocated());
+        let passed = self.geometry.bytes(from..self.bulk, self.total);
+        self.done[index(Chunk(from))..index(Chunk(self.bulk))].fill(true);
+        let chunk = found.then_some(Chunk(self.bulk));
+        if found {
+            self.bulk += 1;
+            self.searched = self.geometry.start(Chunk(self.bulk)).0;
+        }
+        (passed, chunk)
+    }
+
+    /// Moves on to the next chunk with an allocated sector. Whatever the host is not sure of counts as allocated.
+    fn seek_allocated(&mut self) -> bool {
+        let mut found = false;
+        for _ in 0..ALLOCATION_QUESTIONS {
+            let left = self.total.saturating_sub(self.searched).min(ALLOCATION_STEP);
+            if left == 0 {
+                break;
+            }
+            let range = Sectors { start: Sector(self.searched), count: u32::try_from(left).expect("a step fits u32") };
+            match self.device.allocated(range) {
+                Ok(Extent { is: false, sectors }) if sectors > 0 => self.searched += sectors.unsigned_abs().min(left),
+                _ => {
+                    found = true;
+                    break;
+                }
+            }
+        }
+        let done = self.searched >= self.total;
+        self.bulk = if done { self.chunks } else { self.geometry.chunk_of(Sector(self.searched)).0 };
+        found
+    }
+
+    /// Begins a lap around the device in search of dirty chunks, from where the last one ended.
+    pub(super) fn begin_lap(&mut self) -> Result<(), Error> {
+        self.lap_dirty = self.dirty_chunks()?;
+        self.lap_chunks = if self.lap_dirty == 0 { 0 } else { self.chunks };
+        Ok(())
+    }
+
+    /// Whether there may be a chunk to read.
+    pub(super) fn has_work(&self) -> bool {
+        !self.bulk_done() || (self.lap_chunks > 0 && self.lap_dirty > 0)
+    }
+
+    /// The next dirty chunk of this lap of which no copy is on its way.
+    pub(super) fn next_dirty(&mut self) -> Result<Option<Chunk>, Error> {
+        while self.lap_chunks > 0 && self.lap_dirty > 0 {
+            let from = self.cursor;
+            let sector = self.geometry.start(Chunk(from));
+            let found = match self.device.next_dirty(sector) {
+                // None up to the end of the device: the lap goes on at its start.
+                Some(answer) if answer < 0 => {
+                    self.lap_chunks = self.lap_chunks.saturating_sub(self.chunks - from);
+                    self.cursor = 0;
+                    continue;
+                }
+                Some(answer) => match answer.unsigned_abs() {
+                    dirty if (sector.0..self.total).contains(&dirty) => self.geometry.chunk_of(Sector(dirty)).0,
+                    _ => return Err(Error::DirtyTracking { device: self.label(), sector: sector.0, answer }),
+                },
+                None => from,
+            };
+            self.lap_chunks = self.lap_chunks.saturating_sub(found - from + 1);
+            self.cursor = (found + 1) % self.chunks;
+            // Where there is no search, this is it.
+            if self.is_dirty(Chunk(found)) {
+                self.lap_dirty -= 1;
+                if !self.is_busy(Chunk(found)) {
+                    return Ok(Some(Chunk(found)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn is_dirty(&self, chunk: Chunk) -> bool {
+        self.device.is_dirty(self.geometry.start(chunk))
+    }
+
+    pub(super) fn dirty_chunks(&self) -> Result<u64, Error> {
+        self.device.dirty_chunks().map_err(|errno| self.failed("can't count the dirty chunks", errno))
+    }
+
+    /// Bytes in dirty chunks.
+    pub(super) fn dirty_bytes(&self) -> Result<u64, Error> {
+        let chunks = self.dirty_chunks()?.min(self.chunks);
+        let tail = Chunk(self.chunks - 1);
+        let padding = self.geometry.chunk_bytes() - self.sectors(tail).bytes();
+        let dirty_tail = chunks > 0 && padding > 0 && self.is_dirty(tail);
+        Ok(chunks * self.geometry.chunk_bytes() as u64 - if dirty_tail { padding as u64 } else { 0 })
+    }
+
+    /// Every byte that the destination still lacks, `dirty` of them in dirty chunks. Chunks that are dirty and not yet read
+    /// by the bulk phase, or on their way, count twice, but never for more than the device.
+    pub(super) fn remaining_bytes(&self, dirty: u64) -> u64 {
+        let bulk = self.geometry.bytes(self.bulk..self.chunks, self.total);
+        (bulk + self.busy_bytes + dirty).min(self.total_bytes())
+    }
+
+    fn is_busy(&self, chunk: Chunk) -> bool {
+        self.busy[index(chunk)]
+    }
+
+    /// A copy of the chunk is on its way from now on. Clears its dirty bit, before anything of it is read: what the guest
+    /// writes after this makes it dirty again.
+    pub(super) fn take(&mut self, chunk: Chunk) {
+        let sectors = self.sectors(chunk);
+        self.busy.set(index(chunk), true);
+        self.busy_bytes += sectors.bytes() as u64;
+        self.device.reset_dirty(sectors);
+    }
+
+    /// The copy was put into the stream, or dropped.
+    pub(super) fn give_back(&mut self, chunk: Chunk) {
+        self.busy.set(index(chunk), false);
+        self.busy_bytes -= self.sectors(chunk).bytes() as u64;
+    }
+
+    /// The chunk was sent; whether that was for the first time.
+    pub(super) fn mark_sent(&mut self, chunk: Chunk) -> bool {
+        !self.done.replace(index(chunk), true)
+    }
+
+    /// Fails if the device has not the length any more that it had at setup: what was added would be lost.
+    pub(super) fn check_length(&self) -> Result<(), Error> {
+        let is = self.device.length().map_err(|errno| self.failed("can't get the length", errno))?;
+        let was = self.total_bytes();
+        if u64::try_from(is) == Ok(was) { Ok(()) } else { Err(Error::Resized { device: self.label(), was, is }) }
+    }
+
+    /// Whether the host knows that a chunk reads as zeroes. Ask it after [`take`](Self::take), for the reason given there.
+    pub(super) fn is_known_zero(&self, chunk: Chunk) -> bool {
+        let mut range = self.sectors(chunk);
+        while range.count > 0 {
+            match self.device.known_zero(range) {
+                Some(Extent { is: true, sectors }) if sectors > 0 => {
+                    let known = u32::try_from(sectors).unwrap_or(u32::MAX).min(range.count);
+                    range = Sectors { start: Sector(range.start.0 + u64::from(known)), count: range.count - known };
+                }
+                _ => return false,
+            }
+        }
+        true
+    }
+}
+
+impl<D: Device> Drop for SourceDevice<D> {
+    fn drop(&mut self) {
+        if self.tracking {
+            if let Err(errno) = self.device.set_tracking(false) {
+                log::warn!("can't end the tracking of writes to device {}: {errno}", self.label());
+            }
+        }
+    }
+}
+
+fn index(chunk: Chunk) -> usize {
+    usize::try_from(chunk.0).expect("a bitmap of this size was allocated")
+}

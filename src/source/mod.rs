@@ -1,0 +1,496 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Outgoing: reads the devices and puts them into the stream, while the guest goes on writing to them.
+//!
+//! The bulk phase takes each device from its first chunk to its last, the dirty phase what the guest has written since, and
+//! the last stage, with the guest stopped, all there still is. In each of them a chunk goes the same way: its dirty bit is
+//! cleared, it is read into a buffer of the pool, waits until the stream takes it, and is sent.
+#![forbid(unsafe_code)]
+
+mod device;
+mod pace;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crate::buffers::{Buffer, NoBuffer, Pool, is_zero};
+use crate::error::Error;
+use crate::geometry::{Chunk, Geometry};
+use crate::host::{Device, Host, Monitor, Stream};
+use crate::request::{Completions, ReadRequest};
+use crate::status::Status;
+use crate::wire::{self, Header};
+
+use device::SourceDevice;
+pub(crate) use device::label;
+use pace::Pace;
+
+/// The longest that one step waits for a read, where the host is threaded.
+const STEP_WAIT_NS: i64 = 100_000_000;
+
+/// How often the last stage looks for what was written since it began, before it takes the guest for a running one.
+const LAST_STAGE_ROUNDS: usize = 8;
+
+/// How to migrate.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The chunks.
+    pub geometry: Geometry,
+    /// Chunks held in memory at most; at least 1.
+    pub max_buffers: u32,
+    /// Reads in flight at most; at least 1.
+    pub max_reads: u32,
+    /// Writes in flight at most, incoming; at least 1.
+    pub max_writes: u32,
+    /// Whether a chunk of zeroes is sent as a zero record.
+    pub zero_blocks: bool,
+    /// Whether the bulk phase passes over what is not in a device's own image, since the destination has the backing file.
+    pub shared_base: bool,
+}
+
+/// The stream, and the monitor if there is one, that a call brings.
+pub struct Link<'a> {
+    /// The stream.
+    pub stream: &'a mut dyn Stream,
+    /// The monitor.
+    pub monitor: Option<&'a dyn Monitor>,
+}
+
+impl Link<'_> {
+    fn print(&self, text: &str) {
+        if let Some(monitor) = self.monitor {
+            monitor.print(text);
+        }
+    }
+
+    fn check(&mut self) -> Result<(), Error> {
+        self.stream.error().map_or(Ok(()), |errno| Err(Error::Stream(errno)))
+    }
+}
+
+/// What a step has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Whether a chunk was sent.
+    pub sent: bool,
+    /// Whether all the rest can be sent within the host's downtime limit.
+    pub can_finish: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Bulk,
+    Dirty,
+    Completing,
+}
+
+/// A chunk to send.
+struct Ready {
+    device: usize,
+    chunk: Chunk,
+    /// `None` for one that is known to be zero and was not read.
+    data: Option<Buffer>,
+}
+
+/// An outgoing migration, from setup to its end. Dropping it, in whatever state, gives everything back to the host.
+pub struct Outgoing<H: Host> {
+    host: Arc<H>,
+    settings: Settings,
+    status: Arc<Status>,
+    phase: Phase,
+    devices: Vec<SourceDevice<H::Device>>,
+    pool: Pool,
+    completions: Arc<Completions>,
+    in_flight: usize,
+    ready: VecDeque<Ready>,
+    /// The device whose turn it is: all of them read at the same time.
+    turn: usize,
+    pace: Pace,
+    began: i64,
+    /// Bytes put into the stream in this step.
+    step_bytes: u64,
+    progress: Option<u8>,
+}
+
+impl<H: Host> Outgoing<H> {
+    /// Sets up a migration of every device that can be written to, and puts the first section into the stream.
+    ///
+    /// # Errors
+    /// If a device can't be migrated; nothing is left behind then.
+    pub fn start(host: Arc<H>, settings: Settings, status: Arc<Status>, link: &mut Link) -> Result<Outgoing<H>, Error> {
+        link.check()?;
+        let mut devices: Vec<SourceDevice<H::Device>> = Vec::new();
+        for device in host.devices() {
+            let Some(device) = SourceDevice::new(device, settings.geometry, settings.shared_base)? else {
+                continue;
+            };
+            if devices.iter().any(|other| other.name() == device.name()) {
+                return Err(Error::DuplicateName(device.label()));
+            }
+            link.print(&if settings.shared_base {
+                format!("Start migration for {} with shared base image\n", device.label())
+            } else {
+                format!("Start full migration for {}\n", device.label())
+            });
+            devices.push(device);
+        }
+        for device in &mut devices {
+            device.start_tracking()?;
+        }
+        status.start(devices.iter().map(SourceDevice::total_bytes).sum());
+        let mut migration = Outgoing {
+            pool: Pool::new(settings.max_buffers, settings.geometry.chunk_bytes(), Arc::clone(&status)),
+            completions: Completions::new(Arc::clone(&status)),
+            began: host.now_ns(),
+            host,
+            settings,
+            status,
+            phase: Phase::Bulk,
+            devices,
+            in_flight: 0,
+            ready: VecDeque::new(),
+            turn: 0,
+            pace: Pace::default(),
+            step_bytes: 0,
+            progress: None,
+        };
+        migration.put(link, &Header::End.encode());
+        link.check()?;
+        Ok(migration)
+    }
+
+    /// Sends what the stream takes in this step, and keeps reads going for the next: one section.
+    ///
+    /// On a threaded host it may block for a read to complete, 100 ms at most; on any other it never waits.
+    ///
+    /// # Errors
+    /// If a read or the stream fails; the migration is then over.
+    pub fn iterate(&mut self, link: &mut Link) -> Result<Step, Error> {
+        link.check()?;
+        let began = self.host.now_ns();
+        self.pace.begin(began);
+        self.step_bytes = 0;
+        let mut sent = 0;
+        self.begin_lap()?;
+        loop {
+            self.collect()?;
+            let limit = self.pool.limit() - sent;
+            sent += self.send_ready(link, limit)?;
+            let window = self.window(link);
+            self.fill(window)?;
+            if sent == self.pool.limit() || link.stream.is_rate_limited() {
+                break;
+            }
+            // Known zeroes, and reads that complete at once, are ready by now.
+            if self.collect()? || !self.ready.is_empty() {
+                continue;
+            }
+            let waited = self.host.now_ns().saturating_sub(began);
+            let left = u64::try_from(STEP_WAIT_NS.saturating_sub(waited)).unwrap_or(0);
+            if self.in_flight == 0 || !self.host.threaded() || left == 0 {
+                break;
+            }
+            // What is buffered can go out meanwhile.
+            link.stream.flush();
+            if !self.completions.wait(Duration::from_nanos(left)) {
+                break;
+            }
+        }
+        self.report_progress(link);
+        self.put(link, &Header::End.encode());
+        link.check()?;
+        let remaining = self.remaining()?;
+        self.pace.end(self.host.now_ns(), self.step_bytes, remaining > 0);
+        let time = self.publish(remaining);
+        let can_finish = time.is_some_and(|time| time <= self.host.max_downtime_ns());
+        Ok(Step { sent: sent > 0, can_finish })
+    }
+
+    /// Sends everything that the destination still lacks, whatever the rate limit, and the last section's end. The guest is
+    /// stopped. The migration is over afterwards: drop it.
+    ///
+    /// # Errors
+    /// If a read or the stream fails, or the guest still writes.
+    pub fn complete(&mut self, link: &mut Link) -> Result<(), Error> {
+        link.check()?;
+        self.phase = Phase::Completing;
+        for _ in 0..LAST_STAGE_ROUNDS {
+            self.begin_lap()?;
+            self.send_all(link)?;
+            if self.remaining()? == 0 {
+                break;
+            }
+        }
+        for device in &self.devices {
+            device.check_length()?;
+            if device.dirty_chunks()? > 0 {
+                return Err(Error::StillWritten(device.label()));
+            }
+        }
+        self.publish(0);
+        link.print("\n");
+        self.put(link, &Header::Progress(100).encode());
+        self.put(link, &Header::End.encode());
+        link.check()?;
+        link.print("Block migration completed\n");
+        Ok(())
+    }
+
+    /// Sends what is left of the bulk phase and of this lap.
+    fn send_all(&mut self, link: &mut Link) -> Result<(), Error> {
+        loop {
+            self.collect()?;
+            self.send_ready(link, usize::MAX)?;
+            self.fill(self.pool.limit())?;
+            if !self.ready.is_empty() {
+                continue;
+            }
+            if self.in_flight > 0 {
+                self.completions.wait_for_host(&*self.host, self.in_flight)?;
+            } else if self.devices.iter().all(SourceDevice::bulk_done) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Every byte that the destination still lacks: not read yet, in flight, waiting to be sent, or dirty.
+    ///
+    /// # Errors
+    /// If the host can't count its dirty chunks.
+    pub fn remaining(&self) -> Result<u64, Error> {
+        let (mut remaining, mut dirty) = (0, 0);
+        for device in &self.devices {
+            let bytes = device.dirty_bytes()?;
+            dirty += bytes;
+            remaining += device.remaining_bytes(bytes);
+        }
+        self.status.dirty_bytes.store(dirty, Relaxed);
+        Ok(remaining)
+    }
+
+    /// Makes the estimate public; returns how long the rest would take, if that is known.
+    fn publish(&self, remaining: u64) -> Option<u64> {
+        let time = self.pace.time_for(remaining);
+        let elapsed = self.host.now_ns().saturating_sub(self.began);
+        self.status.bandwidth.store(self.pace.bandwidth(), Relaxed);
+        self.status.expected_downtime_ns.store(time.unwrap_or(0), Relaxed);
+        self.status.elapsed_ns.store(u64::try_from(elapsed).unwrap_or(0), Relaxed);
+        time
+    }
+
+    fn begin_lap(&mut self) -> Result<(), Error> {
+        self.devices.iter_mut().try_for_each(SourceDevice::begin_lap)
+    }
+
+    /// Takes the reads that have completed; whether there were any.
+    fn collect(&mut self) -> Result<bool, Error> {
+        let mut any = false;
+        while let Some(done) = self.completions.pop() {
+            any = true;
+            self.in_flight -= 1;
+            let device = &mut self.devices[done.device];
+            device.reads -= 1;
+            if let Err(errno) = done.result {
+                return Err(Error::Read { device: device.label(), sector: done.sectors.start.0, errno });
+            }
+            let chunk = self.settings.geometry.chunk_of(done.sectors.start);
+            self.ready.push_back(Ready { device: done.device, chunk, data: done.buffer });
+        }
+        Ok(any)
+    }
+
+    /// How many chunks may be on their way: not more than the stream takes in a step, since what is read early gets old.
+    fn window(&self, link: &mut Link) -> usize {
+        let step = link
+            .stream
+            .rate_limit()
+            .map_or(u64::MAX, |bytes| bytes.div_ceil(self.settings.geometry.chunk_bytes() as u64));
+        self.pool.limit().min(usize::try_from(step).unwrap_or(usize::MAX)).max(1)
+    }
+
+    /// Starts as many reads as there is room for, the devices in turn.
+    fn fill(&mut self, window: usize) -> Result<(), Error> {
+        let most = window.min(self.settings.max_reads as usize);
+        let mut buffer = None;
+        let mut idle = 0;
+        while idle < self.devices.len() && self.in_flight < most && self.in_flight + self.ready.len() < window {
+            if buffer.is_none() {
+                buffer = match self.pool.take() {
+                    Ok(buffer) => Some(buffer),
+                    Err(NoBuffer::InUse) => break,
+                    Err(NoBuffer::NoMemory) => return Err(Error::NoMemory("a chunk".to_owned())),
+                };
+            }
+            let turn = self.turn;
+            self.turn = (turn + 1) % self.devices.len();
+            // A slow device must not take the places of all the others.
+            let share = (most / self.devices_with_work()).max(1);
+            match self.next_chunk(turn, share)? {
+                Some(chunk) => {
+                    idle = 0;
+                    self.start_chunk(turn, chunk, &mut buffer);
+                }
+                None => idle += 1,
+            }
+            self.leave_bulk();
+        }
+        Ok(())
+    }
+
+    fn devices_with_work(&self) -> usize {
+        self.devices.iter().filter(|device| device.reads > 0 || device.has_work()).count().max(1)
+    }
+
+    fn next_chunk(&mut self, index: usize, share: usize) -> Result<Option<Chunk>, Error> {
+        let device = &mut self.devices[index];
+        if device.reads >= share {
+            return Ok(None);
+        }
+        if self.phase != Phase::Dirty {
+            let (passed, chunk) = device.next_bulk();
+            self.status.add_transferred(passed);
+            if chunk.is_some() || self.phase == Phase::Bulk {
+                return Ok(chunk);
+            }
+        }
+        device.next_dirty()
+    }
+
+    fn leave_bulk(&mut self) {
+        if self.phase == Phase::Bulk && self.devices.iter().all(SourceDevice::bulk_done) {
+            self.phase = Phase::Dirty;
+            self.status.bulk_active.store(false, Relaxed);
+        }
+    }
+
+    fn start_chunk(&mut self, index: usize, chunk: Chunk, buffer: &mut Option<Buffer>) {
+        let device = &mut self.devices[index];
+        device.take(chunk);
+        if device.is_known_zero(chunk) {
+            self.ready.push_back(Ready { device: index, chunk, data: None });
+            return;
+        }
+        let Some(mut buffer) = buffer.take() else { return };
+        let sectors = device.sectors(chunk);
+        // A tail's padding is zero: the buffer may hold some other chunk.
+        buffer[sectors.bytes()..].fill(0);
+        device.reads += 1;
+        self.in_flight += 1;
+        device.device().read(ReadRequest::new(&self.completions, index, sectors, buffer));
+    }
+
+    /// Sends what is ready, as far as the step's limits allow; returns how many chunks that were.
+    fn send_ready(&mut self, link: &mut Link, limit: usize) -> Result<usize, Error> {
+        let completing = self.phase == Phase::Completing;
+        let mut sent = 0;
+        while sent < limit && !self.ready.is_empty() && (completing || !link.stream.is_rate_limited()) {
+            let Some(Ready { device: index, chunk, data }) = self.ready.pop_front() else { break };
+            let device = &mut self.devices[index];
+            device.give_back(chunk);
+            // What the guest has written to meanwhile must be sent again anyway; later is soon enough.
+            if !completing && device.is_dirty(chunk) {
+                continue;
+            }
+            self.send(link, index, chunk, data);
+            link.check()?;
+            sent += 1;
+        }
+        Ok(sent)
+    }
+
+    fn send(&mut self, link: &mut Link, index: usize, chunk: Chunk, data: Option<Buffer>) {
+        let device = &mut self.devices[index];
+        let sectors = device.sectors(chunk);
+        if device.mark_sent(chunk) {
+            self.status.add_transferred(sectors.bytes() as u64);
+        } else {
+            self.status.chunks_resent.fetch_add(1, Relaxed);
+        }
+        self.status.chunks_sent.fetch_add(1, Relaxed);
+        if self.settings.zero_blocks && data.as_deref().is_none_or(is_zero) {
+            self.status.chunks_zero.fetch_add(1, Relaxed);
+            let prefix = wire::block_prefix(Header::ZeroBlock(sectors.start), self.devices[index].name());
+            return self.put(link, &prefix);
+        }
+        let prefix = wire::block_prefix(Header::Block(sectors.start), self.devices[index].name());
+        self.put(link, &prefix);
+        match data {
+            Some(buffer) => self.put_chunk(link, buffer),
+            None => self.put_zeroes(link),
+        }
+    }
+
+    fn put_chunk(&mut self, link: &mut Link, buffer: Buffer) {
+        let bytes = buffer.len() as u64;
+        // What the stream keeps is bounded, so that reads always find buffers and nothing waits for a release.
+        let reading = self.in_flight + self.ready.iter().filter(|ready| ready.data.is_some()).count() + 1;
+        let lent = self.pool.in_use().saturating_sub(reading);
+        if lent >= self.pool.limit() / 2 {
+            link.stream.put(&buffer);
+        } else if let Err(buffer) = link.stream.put_owned(buffer) {
+            link.stream.put(&buffer);
+        }
+        self.count(bytes);
+    }
+
+    fn put_zeroes(&mut self, link: &mut Link) {
+        static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+        let mut left = self.settings.geometry.chunk_bytes();
+        while left > 0 {
+            let bytes = left.min(ZEROES.len());
+            self.put(link, &ZEROES[..bytes]);
+            left -= bytes;
+        }
+    }
+
+    fn put(&mut self, link: &mut Link, bytes: &[u8]) {
+        link.stream.put(bytes);
+        self.count(bytes.len() as u64);
+    }
+
+    fn count(&mut self, bytes: u64) {
+        self.step_bytes += bytes;
+        self.status.wire_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    fn report_progress(&mut self, link: &mut Link) {
+        let (total, transferred) = self.status.bytes();
+        let percent = u128::from(transferred) * 100 / u128::from(total.max(1));
+        let percent = if total == 0 { 100 } else { u8::try_from(percent).unwrap_or(100) };
+        if self.progress.replace(percent) != Some(percent) {
+            self.put(link, &Header::Progress(percent).encode());
+            if let Some(monitor) = link.monitor {
+                monitor.print(&format!("Completed {percent} %\r"));
+                monitor.flush();
+            }
+        }
+    }
+}
+
+impl<H: Host> Drop for Outgoing<H> {
+    fn drop(&mut self) {
+        self.status.stop();
+        // The buffers go to no one else before the host has done with them. One that it forgets stays with its request.
+        if self.in_flight > 0 {
+            self.host.drain();
+            while self.in_flight > 0 && (self.collect_quietly() || self.wait_a_moment()) {}
+        }
+        if self.in_flight > 0 {
+            log::warn!("the host's aio_flush returned with {} reads in flight", self.in_flight);
+        }
+    }
+}
+
+impl<H: Host> Outgoing<H> {
+    fn collect_quietly(&mut self) -> bool {
+        let done = self.completions.pop();
+        self.in_flight -= usize::from(done.is_some());
+        done.is_some()
+    }
+
+    /// A completion's thread may be a moment behind the flush.
+    fn wait_a_moment(&self) -> bool {
+        self.host.threaded() && self.completions.wait(Duration::from_secs(1))
+    }
+}
