@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Row 1: the last stage sends all there is, whatever the rate limit says. */
+#include "host.h"
+#include "test.h"
+
+int main(void)
+{
+    QEMUFile *f = host_file();
+
+    host_disk("vda", 8 * CHUNK_SECTORS);
+    host_start();
+    f->rate = 10240 * MIB;
+    f->limit = 2 * MIB;
+    check(host_migrate(f, 1000, NULL));
+    check(host_delivered(f));
+    host_file_free(f);
+    host_end();
+    return 0;
+}
