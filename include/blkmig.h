@@ -432,18 +432,18 @@ extern "C" {
 /**
  * Takes the host's tables, which are copied and may be freed afterwards. Call it before anything else.
  *
- * Returns 0; -EINVAL if a table or a required function is missing or wrong (blk_mig_last_error names it), and then a host
+ * Returns 0; -EINVAL if a table or a required function is missing or wrong (`blk_mig_last_error` names it), and then a host
  * that was set before stays; -EBUSY while a migration runs.
  *
  * # Safety
- * `host` is NULL or points to a BlkMigHost; so do its pointers to tables. Each has as many bytes as its struct_size says.
+ * `host` is NULL or points to a `BlkMigHost`; so do its pointers to tables. Each has as many bytes as its `struct_size` says.
  */
 int blk_mig_set_host(const struct BlkMigHost *host);
 
 /**
- * Registers the section "block" (instance 0, version 1) with the host's register_savevm_live.
+ * Registers the section "block" (instance 0, version 1) with the host's `register_savevm_live`.
  *
- * Without a host it registers nothing and leaves an error for blk_mig_last_error. Calling it twice is harmless.
+ * Without a host it registers nothing and leaves an error for `blk_mig_last_error`. Calling it twice is harmless.
  */
 void blk_mig_init(void);
 
@@ -473,10 +473,10 @@ uint64_t blk_mig_bytes_remaining(void);
 uint64_t blk_mig_bytes_total(void);
 
 /**
- * Says whether the next migration includes disks (blk_enable: 0 or 1), and whether the destination has their backing files
- * already (shared_base: 0 or 1; 1 includes disks). Takes effect at the next setup. `opaque` is not used.
+ * Says whether the next migration includes disks (`blk_enable`: 0 or 1), and whether the destination has their backing files
+ * already (`shared_base`: 0 or 1; 1 includes disks). Takes effect at the next setup. `opaque` is not used.
  *
- * Until it is called for the first time, save_live migrates no disks, as the original, while save_setup does.
+ * Until it is called for the first time, `save_live` migrates no disks, as the original, while `save_setup` does.
  */
 void blk_mig_set_params(int blk_enable,
                         int shared_base,
@@ -489,7 +489,7 @@ void blk_mig_set_params(int blk_enable,
  * guest stopped and ends the migration; below 0 cancels, also when nothing runs. `mon` may be NULL. `opaque` is not used.
  *
  * Returns 1 if the stage is done: in stage 2, if the rest can be sent within the host's downtime limit; in every stage, if
- * no disks are migrated. Else 0, also after an error, which is the stream's then (set_error): hosts of the original's time
+ * no disks are migrated. Else 0, also after an error, which is the stream's then (`set_error)`: hosts of the original's time
  * would take any other value for success. -EINVAL if `f` is NULL or there is no host.
  */
 int blk_mig_save_live(Monitor *mon,
@@ -512,13 +512,13 @@ int blk_mig_load(QEMUFile *f,
  * Sets a migration up: takes references to the devices, starts dirty tracking and writes the first section.
  *
  * Returns 0, or -errno: -EBUSY if a migration runs, which goes on unharmed; -EINVAL or what the host said, with the device's
- * name in blk_mig_last_error, and then nothing is left behind. `opaque` is not used.
+ * name in `blk_mig_last_error`, and then nothing is left behind. `opaque` is not used.
  */
 int blk_mig_save_setup(QEMUFile *f,
                        void *opaque);
 
 /**
- * One step: writes a section with what the rate limit allows, max_buffers chunks at most, and keeps reads going for the
+ * One step: writes a section with what the rate limit allows, `max_buffers` chunks at most, and keeps reads going for the
  * next. On a threaded host it blocks for 100 ms at most while all reads are in flight. `opaque` is not used.
  *
  * Returns above 0 if something was sent, 0 if there was nothing to send now, or -errno; the migration is over then, all is
@@ -531,7 +531,7 @@ int blk_mig_save_iterate(QEMUFile *f,
  * The last stage, with the guest stopped: sends all that the destination still lacks, whatever the rate limit, and the last
  * section's end. The migration is over afterwards and all is given back to the host. `opaque` is not used.
  *
- * Returns 0 or -errno as blk_mig_save_iterate; -EBUSY if the guest still writes.
+ * Returns 0 or -errno as `blk_mig_save_iterate`; -EBUSY if the guest still writes.
  */
 int blk_mig_save_complete(QEMUFile *f,
                           void *opaque);
@@ -543,7 +543,7 @@ int blk_mig_save_complete(QEMUFile *f,
 uint64_t blk_mig_save_pending(void *opaque);
 
 /**
- * Ends whatever runs: waits for what is in flight (aio_flush), then gives everything back to the host. From any state, also
+ * Ends whatever runs: waits for what is in flight (`aio_flush`), then gives everything back to the host. From any state, also
  * after a failed setup; twice is harmless. `opaque` is not used.
  */
 void blk_mig_save_cleanup(void *opaque);
@@ -551,20 +551,20 @@ void blk_mig_save_cleanup(void *opaque);
 /**
  * Takes settings for the migrations to come, outgoing and incoming.
  *
- * Returns 0; -EINVAL if `options` is NULL or its struct_size is less than a size_t; -EBUSY while a migration runs.
+ * Returns 0; -EINVAL if `options` is NULL or its `struct_size` is less than a `size_t`; -EBUSY while a migration runs.
  *
  * # Safety
- * `options` is NULL or points to a BlkMigOptions, which has as many bytes as its struct_size says.
+ * `options` is NULL or points to a `BlkMigOptions`, which has as many bytes as its `struct_size` says.
  */
 int blk_mig_set_options(const struct BlkMigOptions *options);
 
 /**
  * Fills in the numbers of the migration that runs, or else of the last one. Any thread.
  *
- * Returns 0, or -EINVAL if `stats` is NULL or its struct_size is less than a size_t. Fills no more than struct_size bytes.
+ * Returns 0, or -EINVAL if `stats` is NULL or its `struct_size` is less than a `size_t`. Fills no more than `struct_size` bytes.
  *
  * # Safety
- * `stats` is NULL or points to a BlkMigStats, which has as many bytes as its struct_size says.
+ * `stats` is NULL or points to a `BlkMigStats`, which has as many bytes as its `struct_size` says.
  */
 int blk_mig_get_stats(struct BlkMigStats *stats);
 

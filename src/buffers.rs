@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::status::Status;
 
-/// Alignment of every buffer in bytes: what O_DIRECT wants of the hosts' files.
+/// Alignment of every buffer in bytes: what `O_DIRECT` wants of the hosts' files.
 pub const ALIGNMENT: usize = 4096;
 
 /// At most `limit` buffers of one size. Memory is taken when it is first needed and kept until the pool and the last of its

@@ -140,8 +140,9 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {
-            Error::Register(errno) | Error::Stream(errno) => *errno,
-            Error::Device { errno, .. }
+            Error::Register(errno)
+            | Error::Stream(errno)
+            | Error::Device { errno, .. }
             | Error::Read { errno, .. }
             | Error::Length { errno, .. }
             | Error::Write { errno, .. } => *errno,

@@ -8,7 +8,10 @@
 use std::ops::Range;
 
 /// Bytes in a sector, the unit of every address in the stream and in the host's tables.
-pub const SECTOR_BYTES: u64 = 512;
+pub const SECTOR_BYTES: u64 = SECTOR_LEN as u64;
+
+/// The same as the length of a slice.
+pub(crate) const SECTOR_LEN: usize = 512;
 
 /// The bits that a sector number leaves free in the stream's header words: the record's flags.
 pub(crate) const SECTOR_BITS: u32 = SECTOR_BYTES.trailing_zeros();
@@ -40,7 +43,7 @@ impl Sectors {
     /// The size in bytes.
     #[must_use]
     pub fn bytes(self) -> usize {
-        self.count as usize * SECTOR_BYTES as usize
+        self.count as usize * SECTOR_LEN
     }
 
     /// Whether the two runs share a sector.
@@ -75,7 +78,7 @@ impl Geometry {
     /// Bytes in a chunk, which is what a device block of the stream carries.
     #[must_use]
     pub fn chunk_bytes(self) -> usize {
-        self.sectors_per_chunk as usize * SECTOR_BYTES as usize
+        self.sectors_per_chunk as usize * SECTOR_LEN
     }
 
     /// How many chunks a device of `sectors` has; the last may be a tail.

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::buffers::Buffer;
 use crate::error::{Errno, Error};
-use crate::geometry::{Sector, Sectors};
+use crate::geometry::{SECTOR_LEN, Sector, Sectors};
 use crate::host::Host;
 use crate::status::Status;
 
@@ -185,7 +185,7 @@ impl WriteRequest {
         data: Arc<Buffer>,
         range: Range<usize>,
     ) -> WriteRequest {
-        let count = u32::try_from(range.len() as u64 / crate::geometry::SECTOR_BYTES).expect("part of a chunk");
+        let count = u32::try_from(range.len() / SECTOR_LEN).expect("part of a chunk");
         let pending = Pending::new(completions, device, Sectors { start, count }, None);
         WriteRequest { data, range, pending }
     }

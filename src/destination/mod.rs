@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::buffers::{Buffer, NoBuffer, Pool, is_zero};
 use crate::error::{Errno, Error};
-use crate::geometry::{SECTOR_BYTES, Sector, Sectors};
+use crate::geometry::{SECTOR_LEN, Sector, Sectors};
 use crate::host::{Device, Host, Stream};
 use crate::request::{Completions, WriteRequest};
 use crate::source::{Settings, label};
@@ -152,12 +152,11 @@ impl<H: Host> Section<'_, H> {
 
     fn target(&mut self, name: &[u8]) -> Result<usize, Error> {
         if self.targets.get(self.current).is_none_or(|target| target.name != name) {
-            self.current = match self.targets.iter().position(|target| target.name == name) {
-                Some(index) => index,
-                None => {
-                    self.targets.push(Target::open(self.host, name, self.settings.geometry)?);
-                    self.targets.len() - 1
-                }
+            self.current = if let Some(index) = self.targets.iter().position(|target| target.name == name) {
+                index
+            } else {
+                self.targets.push(Target::open(self.host, name, self.settings.geometry)?);
+                self.targets.len() - 1
             };
         }
         Ok(self.current)
@@ -324,6 +323,6 @@ impl<H: Host> Drop for Section<'_, H> {
 
 /// The sectors that a range of a chunk's bytes goes to.
 fn part(sectors: Sectors, range: &Range<usize>) -> Sectors {
-    let count = |bytes: usize| u32::try_from(bytes as u64 / SECTOR_BYTES).expect("part of a chunk");
+    let count = |bytes: usize| u32::try_from(bytes / SECTOR_LEN).expect("part of a chunk");
     Sectors { start: Sector(sectors.start.0 + u64::from(count(range.start))), count: count(range.len()) }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::buffers::is_zero;
 use crate::error::{Errno, Error};
-use crate::geometry::{Geometry, SECTOR_BYTES, Sectors};
+use crate::geometry::{Geometry, SECTOR_BYTES, SECTOR_LEN, Sectors};
 use crate::host::{Device, Extent, Held, Host};
 use crate::source::label;
 
@@ -74,6 +74,6 @@ fn zero_unit(cluster: Option<u64>, geometry: Geometry) -> usize {
     let chunk = geometry.chunk_bytes();
     cluster
         .and_then(|bytes| usize::try_from(bytes).ok())
-        .filter(|&bytes| bytes > 0 && bytes % SECTOR_BYTES as usize == 0 && chunk % bytes == 0)
+        .filter(|&bytes| bytes > 0 && bytes % SECTOR_LEN == 0 && chunk % bytes == 0)
         .unwrap_or(chunk)
 }

@@ -17,7 +17,7 @@ use super::tables::{
 use super::tickets::{Parked, park, redeem};
 use crate::buffers::Buffer;
 use crate::error::{Errno, Error};
-use crate::geometry::{SECTOR_BYTES, Sector, Sectors};
+use crate::geometry::{SECTOR_LEN, Sector, Sectors};
 use crate::host::{self, Device, Extent, Host, Stream};
 use crate::request::{ReadRequest, WriteRequest};
 
@@ -41,7 +41,7 @@ macro_rules! c_structs {
 }
 c_structs!(BlkMigBdrvOps, BlkMigDirtyOps, BlkMigFileOps, BlkMigMonitorOps, BlkMigSystemOps, BlkMigHost);
 
-/// Reads a struct of C, as far as its struct_size goes; what lies past that is 0.
+/// Reads a struct of C, as far as its `struct_size` goes; what lies past that is 0.
 ///
 /// # Safety
 /// `source` is NULL or points to as many bytes as the `size_t` there says.
@@ -84,7 +84,7 @@ impl Tables {
     /// Copies and checks a host's tables.
     ///
     /// # Safety
-    /// `host`, and each table that it points to, is NULL or points to as many bytes as its struct_size says.
+    /// `host`, and each table that it points to, is NULL or points to as many bytes as its `struct_size` says.
     pub(super) unsafe fn new(host: *const BlkMigHost) -> Result<Tables, Error> {
         // SAFETY: the caller's promise.
         let host = unsafe { read_struct(host)? };
@@ -279,7 +279,7 @@ impl Device for CDevice {
     }
 
     fn write(&self, start: Sector, data: &[u8]) -> Result<(), Errno> {
-        let count = c_int::try_from(data.len() as u64 / SECTOR_BYTES).map_err(|_| Errno::INVALID)?;
+        let count = c_int::try_from(data.len() / SECTOR_LEN).map_err(|_| Errno::INVALID)?;
         Errno::check(call!(self.tables.bdrv.write, self.bs(), c_sector(start), data.as_ptr(), count).into())
     }
 
