@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The list of disks, and requests in sectors on an image file or on memory. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -130,6 +131,13 @@ bool hv_disk_has_base(BlockDriverState *bs)
 int hv_disk_clear(BlockDriverState *bs)
 {
     return hv_disk_has_base(bs) && bs->bytes > 0 ? hv_image_punch(&bs->image, 0, bs->bytes) : 0;
+}
+
+void hv_disk_write_back(BlockDriverState *bs)
+{
+    if (!bs->memory) {                     /* a hint: hv_disk_sync reports what goes wrong */
+        sync_file_range(bs->image.fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE);
+    }
 }
 
 int hv_disk_sync(BlockDriverState *bs)

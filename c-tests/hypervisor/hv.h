@@ -54,7 +54,8 @@ uint8_t *hv_disk_memory(BlockDriverState *bs);               /* of a memory disk
 int64_t hv_disk_bytes(BlockDriverState *bs);                 /* exact, where getlength rounds up to sectors */
 bool hv_disk_has_base(BlockDriverState *bs);
 int hv_disk_clear(BlockDriverState *bs);                     /* forgets what the image holds on top of its base */
-int hv_disk_sync(BlockDriverState *bs);                      /* to stable storage */
+void hv_disk_write_back(BlockDriverState *bs);               /* starts to, and waits for what was started before */
+int hv_disk_sync(BlockDriverState *bs);                      /* all of it to stable storage */
 int hv_disk_refs(BlockDriverState *bs);
 
 void hv_disk_iterate(HvDeviceVisitor *it, void *opaque);
@@ -144,6 +145,8 @@ bool hv_vm_running(void);
 uint64_t hv_guest_written(void);                             /* bytes */
 
 /* ---- Monitor, messages, time (monitor.c) ---- */
+
+#define HV_CLEAR_LINE "\r\033[K"          /* of a terminal */
 
 /* With lines_only, prints whole lines alone: text that ends in a carriage return is progress, shown by other means. */
 Monitor *hv_monitor_open(FILE *out, bool lines_only);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "hv.h"
 
@@ -34,7 +35,7 @@ void hv_monitor_close(Monitor *mon)
 static void add_character(Monitor *mon, char c)
 {
     if (c == '\n' && mon->used > 0) {
-        fprintf(mon->out, "%.*s\n", (int)mon->used, mon->line);
+        fprintf(mon->out, "%s%.*s\n", isatty(fileno(mon->out)) ? HV_CLEAR_LINE : "", (int)mon->used, mon->line);
     }
     if (c == '\n' || c == '\r') {
         mon->used = 0;

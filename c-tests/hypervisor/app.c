@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The program: opens what the command line names, runs one side of a migration, and closes it again. */
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "app.h"
+
+#define TICK_NS 100000000
+
+int hv_open_streams(HvMigration *m)
+{
+    HvChannel channel = hv_net_channel(&m->socket);
+    m->in = hv_file_open(&channel, true);
+    m->out = hv_file_open(&channel, !m->options->stages);
+    return m->in && m->out ? 0 : -ENOMEM;
+}
+
+void hv_explain(HvMigration *m, int ret)
+{
+    char text[1024];
+    if (hv_cancelled()) {
+        hv_clear_failure();
+        hv_fail(ret, "cancelled");
+    } else if (!hv_failure()[0] && m->module->last_error && m->module->last_error(text, sizeof(text)) > 0) {
+        hv_fail(ret, "%s", text);
+    }
+    hv_fail(ret, "migration failed: %s", strerror(-ret));
+}
+
+/* ---- A flow on a thread of its own ---- */
+
+typedef struct Flow {
+    HvMigration *m;
+    int (*run)(HvMigration *m);
+    int ret;
+    bool ended;
+    pthread_mutex_t lock;
+    pthread_cond_t change;
+} Flow;
+
+static void *flow_thread(void *opaque)
+{
+    Flow *flow = opaque;
+    int ret = flow->run(flow->m);
+    pthread_mutex_lock(&flow->lock);
+    flow->ret = ret;
+    flow->ended = true;
+    pthread_cond_signal(&flow->change);
+    pthread_mutex_unlock(&flow->lock);
+    return NULL;
+}
+
+static void wait_for_flow(Flow *flow)
+{
+    pthread_mutex_lock(&flow->lock);
+    while (!flow->ended) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += TICK_NS;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&flow->change, &flow->lock, &until);
+        if (!flow->ended) {
+            hv_progress(flow->m);
+        }
+    }
+    pthread_mutex_unlock(&flow->lock);
+}
+
+int hv_run(HvMigration *m, int (*run)(HvMigration *m))
+{
+    if (m->options->stages) {
+        return run(m);
+    }
+    Flow flow = { .m = m, .run = run, .lock = PTHREAD_MUTEX_INITIALIZER, .change = PTHREAD_COND_INITIALIZER };
+    pthread_t thread;
+    int ret = -pthread_create(&thread, NULL, flow_thread, &flow);
+    if (ret < 0) {
+        return ret;
+    }
+    wait_for_flow(&flow);
+    pthread_join(thread, NULL);
+    return flow.ret;
+}
+
+/* ---- Main ---- */
+
+static int open_disks(const HvOptions *options)
+{
+    for (int i = 0; i < options->disk_count; i++) {
+        BlockDriverState *bs;
+        int ret = hv_disk_open(options->disks[i].name, options->disks[i].path, options->disks[i].base,
+                               options->disks[i].read_only, &bs);
+        if (ret < 0) {
+            return hv_fail(ret, "disk %s: %s", options->disks[i].name, strerror(-ret));
+        }
+    }
+    return 0;
+}
+
+static int fail(const char *text)
+{
+    fprintf(stderr, "blkmig-hv: %s\n", text);
+    return 1;
+}
+
+static int migrate(HvMigration *m)
+{
+    const HvOptions *options = m->options;
+    if (!m->module->setup && !options->stages) {
+        return fail("this module knows --style stages alone");
+    }
+    if (hv_aio_start(!options->stages) < 0
+        || m->module->init(!options->stages, options->max_buffers, options->zero_blocks) < 0
+        || open_disks(options) < 0) {
+        return fail(hv_failure()[0] ? hv_failure() : "cannot start");
+    }
+    int ret = options->connect ? hv_source(m) : hv_destination(m);
+    return ret == 0 ? 0 : hv_cancelled() ? 128 + hv_cancelled() : 1;
+}
+
+int hv_main(int argc, char **argv, const HvModule *module)
+{
+    HvOptions options;
+    int ret = hv_parse_options(argc, argv, &options);
+    if (ret <= 0) {
+        hv_free_options(&options);
+        return ret == 0 ? 0 : fail(hv_failure());
+    }
+    hv_catch_signals();
+    hv_set_log_level(options.verbose ? 5 : 0);
+    hv_set_max_downtime_ns((uint64_t)options.max_downtime_ms * 1000000);
+    HvMigration m = { .options = &options, .module = module,
+                      .socket = { .fd = -1, .timeout_ms = options.timeout_ms },
+                      .monitor = hv_monitor_open(stdout, true) };
+    int status = m.monitor ? migrate(&m) : fail("out of memory");
+    hv_aio_stop();
+    hv_file_close(m.in);
+    hv_file_close(m.out);
+    if (m.socket.fd >= 0) {
+        close(m.socket.fd);
+    }
+    hv_monitor_close(m.monitor);
+    hv_disk_close_all();
+    hv_free_options(&options);
+    return status;
+}

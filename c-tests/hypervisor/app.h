@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The program around the hypervisor: one migration, from the command line to the exit status. */
+#ifndef HV_APP_H
+#define HV_APP_H
+
+#include "hv.h"
+
+#define HV_MAX_DISKS 64
+
+typedef struct HvStats {
+    uint64_t total, transferred, remaining, dirty, resent, zeroes;   /* the last two in chunks, the others in bytes */
+} HvStats;
+
+/* What migrates the disks. It registers its section with hv_register_savevm_live in init. */
+typedef struct HvModule {
+    const char *name;
+    int (*init)(bool threaded, uint32_t max_buffers, bool zero_blocks);      /* 0, or -errno with hv_fail */
+    int (*setup)(QEMUFile *f, void *opaque);                                 /* NULL: knows the stages alone */
+    int (*iterate)(QEMUFile *f, void *opaque);
+    int (*complete)(QEMUFile *f, void *opaque);
+    uint64_t (*pending)(void *opaque);
+    void (*cleanup)(void *opaque);
+    void (*get_stats)(HvStats *stats);
+    size_t (*last_error)(char *buf, size_t size);                            /* NULL: keeps none */
+} HvModule;
+
+int hv_main(int argc, char **argv, const HvModule *module);
+
+/* ---- Command line (options.c) ---- */
+
+typedef struct HvOptions {
+    const char *connect, *listen;
+    struct {
+        char *name, *path, *base;
+        bool read_only;
+    } disks[HV_MAX_DISKS];
+    int disk_count;
+    int64_t bandwidth;                     /* bytes a second; 0: no limit */
+    int64_t max_downtime_ms, timeout_ms, wait_ms;
+    double guest_mb;
+    uint32_t max_buffers;                  /* 0: the module's default */
+    bool zero_blocks, shared_base, stages, raw, verbose;
+} HvOptions;
+
+/* 1: go on; 0: help or version was printed; -EINVAL with hv_fail. */
+int hv_parse_options(int argc, char **argv, HvOptions *options);
+void hv_free_options(HvOptions *options);
+
+/* ---- Sockets, and Ctrl-C (net.c) ---- */
+
+typedef struct HvSocket {
+    int fd;
+    int64_t timeout_ms;                    /* that a read or write waits for the peer at most */
+    bool peer_is_quiet;                    /* a word from the peer ends writes: it can only mean failure */
+} HvSocket;
+
+void hv_catch_signals(void);
+int hv_cancelled(void);                    /* the signal, or 0 */
+
+/* Waits for poll events; 0: none in time; -ECANCELED. */
+int hv_poll(int fd, short events, int64_t timeout_ms);
+int hv_net_listen(const char *address, char *actual, size_t size);
+int hv_net_accept(int listener, const char *address, int64_t timeout_ms);
+int hv_net_connect(const char *address, int64_t timeout_ms);
+void hv_net_unlink(const char *address);
+HvChannel hv_net_channel(HvSocket *socket);
+
+/* ---- What the two sides say to each other around the module's sections (protocol.c) ---- */
+
+typedef enum HvFrame { HV_START = 'S', HV_PART = 'P', HV_LAST = 'L', HV_END = 'E', HV_GO = 'G' } HvFrame;
+
+typedef struct HvMigration {
+    const HvOptions *options;
+    const HvModule *module;
+    HvSocket socket;
+    QEMUFile *out, *in;
+    Monitor *monitor;
+    int64_t start_ns, stop_ns, end_ns;
+} HvMigration;
+
+int hv_send_hello(HvMigration *m);         /* and reads the answer */
+int hv_receive_hello(HvMigration *m);      /* and answers, unless it fails */
+void hv_send_ready(HvMigration *m);
+void hv_send_failure(HvMigration *m, const char *text);
+int hv_receive_verdict(HvMigration *m);    /* 0: ready; else with hv_fail */
+
+/* ---- The flow of each side: 0, or -errno with the reason in hv_failure() and the guest running again ---- */
+
+int hv_source(HvMigration *m);             /* source.c */
+int hv_save_stages(HvMigration *m);        /* stages.c */
+int hv_save_threaded(HvMigration *m);      /* threaded.c */
+int hv_destination(HvMigration *m);        /* destination.c */
+
+void hv_put_frame(HvMigration *m, HvFrame frame);
+int hv_source_check(HvMigration *m);       /* 0, or why to stop */
+void hv_stop_guest(HvMigration *m);        /* from here on it is downtime */
+int hv_hand_over(HvMigration *m);
+
+int hv_open_streams(HvMigration *m);
+/* On this thread, or on one of its own while this one shows the progress: whatever the style says. */
+int hv_run(HvMigration *m, int (*flow)(HvMigration *m));
+/* Sees to it that hv_failure() says why, from what is known. */
+void hv_explain(HvMigration *m, int ret);
+
+/* ---- Progress and summary (progress.c) ---- */
+
+void hv_progress(HvMigration *m);          /* shows it, if it is time to */
+void hv_progress_end(void);
+void hv_summary(HvMigration *m);
+
+#endif

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "app.h"
+
+static const char help[] =
+    "blkmig-hv: a small hypervisor that does nothing but migrate the disks of its guest\n"
+    "\n"
+    "  blkmig-hv --listen ADDRESS --disk NAME=FILE ...      the destination: start this one first\n"
+    "  blkmig-hv --connect ADDRESS --disk NAME=FILE ...     the source\n"
+    "\n"
+    "ADDRESS is HOST:PORT or unix:PATH. FILE is a raw image; both sides need the same names and sizes.\n"
+    "\n"
+    "  -l, --listen ADDRESS      wait here for a source (port 0: any free one)\n"
+    "  -c, --connect ADDRESS     send the disks there\n"
+    "  -d, --disk NAME=FILE[,base=FILE][,readonly]\n"
+    "                            a disk, perhaps on top of a base image; a read-only disk is not migrated\n"
+    "  -b, --bandwidth SIZE      bytes a second at most, such as 100M (default 0: no limit)\n"
+    "  -t, --max-downtime MS     the time that the guest may stand still (default 300)\n"
+    "  -g, --guest-writes MB     the source's guest writes so many MB a second (default 0)\n"
+    "  -z, --zero-blocks         send empty chunks as a few bytes\n"
+    "  -s, --shared-base         both sides have the base images: send only what lies on top\n"
+    "  -y, --style STYLE         threaded: a thread for the migration (default); stages: one thread for everything\n"
+    "  -m, --max-buffers N       chunks of 1 MiB held in memory at most (default: the module's)\n"
+    "  -w, --wait SECONDS        how long --listen waits for a source (default 600)\n"
+    "  -i, --timeout SECONDS     how long either side waits for the other to get on (default 30)\n"
+    "  -r, --raw                 nothing but the module's sections on the wire: no greeting, no confirmation\n"
+    "  -v, --verbose             show the module's log on stderr\n"
+    "  -h, --help                this text\n"
+    "  -V, --version\n"
+    "\n"
+    "Exit status: 0 when the destination has everything on stable storage; 1 on an error, which is one line on stderr;\n"
+    "128 plus the signal's number after Ctrl-C. After anything but 0 the source's guest goes on.\n";
+
+static const struct option long_options[] = {
+    { "listen", required_argument, NULL, 'l' },
+    { "connect", required_argument, NULL, 'c' },
+    { "disk", required_argument, NULL, 'd' },
+    { "bandwidth", required_argument, NULL, 'b' },
+    { "max-downtime", required_argument, NULL, 't' },
+    { "guest-writes", required_argument, NULL, 'g' },
+    { "zero-blocks", no_argument, NULL, 'z' },
+    { "shared-base", no_argument, NULL, 's' },
+    { "style", required_argument, NULL, 'y' },
+    { "max-buffers", required_argument, NULL, 'm' },
+    { "wait", required_argument, NULL, 'w' },
+    { "timeout", required_argument, NULL, 'i' },
+    { "raw", no_argument, NULL, 'r' },
+    { "verbose", no_argument, NULL, 'v' },
+    { "help", no_argument, NULL, 'h' },
+    { "version", no_argument, NULL, 'V' },
+    { NULL, 0, NULL, 0 },
+};
+
+/* A number with K, M or G behind it if `units`. */
+static int parse_number(const char *option, const char *text, bool units, int64_t most, int64_t *out)
+{
+    char *end;
+    int shift = 0;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (units && (*end == 'K' || *end == 'M' || *end == 'G')) {
+        shift = *end == 'K' ? 10 : *end == 'M' ? 20 : 30;
+        end++;
+    }
+    if (errno || end == text || *end || value < 0 || value > most >> shift) {
+        return hv_fail(-EINVAL, "--%s takes a number from 0 to %lld%s, not '%s'", option, (long long)most,
+                       units ? ", perhaps with K, M or G" : "", text);
+    }
+    *out = value << shift;
+    return 0;
+}
+
+static int parse_rate(const char *text, double *out)
+{
+    char *end;
+    *out = strtod(text, &end);
+    if (end == text || *end || !(*out >= 0 && *out <= 1e6)) {
+        return hv_fail(-EINVAL, "--guest-writes takes MB a second, from 0 to 1000000, not '%s'", text);
+    }
+    return 0;
+}
+
+static int parse_style(const char *text, bool *stages)
+{
+    *stages = strcmp(text, "stages") == 0;
+    if (!*stages && strcmp(text, "threaded") != 0) {
+        return hv_fail(-EINVAL, "--style is threaded or stages, not '%s'", text);
+    }
+    return 0;
+}
+
+/* NAME=FILE[,base=FILE][,readonly] */
+static int parse_disk(const char *text, HvOptions *o)
+{
+    static const char read_only[] = ",readonly", base[] = ",base=";
+    const char *equals = strchr(text, '=');
+    if (!equals || equals == text || !equals[1]) {
+        return hv_fail(-EINVAL, "--disk takes NAME=FILE, not '%s'", text);
+    }
+    if (equals - text > 255) {
+        return hv_fail(-EINVAL, "a disk's name has 255 bytes at most: %.40s...", text);
+    }
+    if (o->disk_count == HV_MAX_DISKS) {
+        return hv_fail(-EINVAL, "%d disks at most", HV_MAX_DISKS);
+    }
+    char *name = strndup(text, (size_t)(equals - text));
+    char *path = strdup(equals + 1);
+    o->disks[o->disk_count].name = name;
+    o->disks[o->disk_count].path = path;
+    o->disk_count++;
+    if (!name || !path) {
+        return hv_fail(-ENOMEM, "out of memory");
+    }
+    size_t length = strlen(path), suffix = sizeof(read_only) - 1;
+    if (length > suffix && strcmp(path + length - suffix, read_only) == 0) {
+        path[length - suffix] = '\0';
+        o->disks[o->disk_count - 1].read_only = true;
+    }
+    char *comma = strstr(path, base);
+    if (comma) {
+        *comma = '\0';
+        o->disks[o->disk_count - 1].base = comma + sizeof(base) - 1;     /* lives in path */
+    }
+    for (int i = 0; i < o->disk_count - 1; i++) {
+        if (strcmp(o->disks[i].name, name) == 0) {
+            return hv_fail(-EINVAL, "two disks are named %s", name);
+        }
+    }
+    return 0;
+}
+
+static int parse_limit(const char *option, const char *text, int64_t most, int64_t scale, int64_t *out)
+{
+    int ret = parse_number(option, text, false, most, out);
+    *out *= ret == 0 ? scale : 1;
+    return ret;
+}
+
+static int parse_option(int letter, const char *text, HvOptions *o)
+{
+    int64_t number = 0;
+    int ret = 0;
+    switch (letter) {
+    case 'l': o->listen = text; break;
+    case 'c': o->connect = text; break;
+    case 'd': ret = parse_disk(text, o); break;
+    case 'b': ret = parse_number("bandwidth", text, true, INT64_C(1) << 50, &o->bandwidth); break;
+    case 't': ret = parse_limit("max-downtime", text, 86400000, 1, &o->max_downtime_ms); break;
+    case 'g': ret = parse_rate(text, &o->guest_mb); break;
+    case 'z': o->zero_blocks = true; break;
+    case 's': o->shared_base = true; break;
+    case 'y': ret = parse_style(text, &o->stages); break;
+    case 'm': ret = parse_number("max-buffers", text, false, 65536, &number); o->max_buffers = (uint32_t)number; break;
+    case 'w': ret = parse_limit("wait", text, 86400, 1000, &o->wait_ms); break;
+    case 'i': ret = parse_limit("timeout", text, 86400, 1000, &o->timeout_ms); break;
+    case 'r': o->raw = true; break;
+    default: o->verbose = true; break;
+    }
+    return ret;
+}
+
+static int check(const HvOptions *o)
+{
+    if (!o->listen == !o->connect) {
+        return hv_fail(-EINVAL, "give either --listen or --connect (see --help)");
+    }
+    if (o->disk_count == 0) {
+        return hv_fail(-EINVAL, "give at least one --disk NAME=FILE (see --help)");
+    }
+    if (o->timeout_ms == 0) {
+        return hv_fail(-EINVAL, "--timeout takes 1 second at least");
+    }
+    return 1;
+}
+
+int hv_parse_options(int argc, char **argv, HvOptions *o)
+{
+    int letter;
+    *o = (HvOptions){ .max_downtime_ms = 300, .timeout_ms = 30000, .wait_ms = 600000 };
+    opterr = 0;
+    while ((letter = getopt_long(argc, argv, ":l:c:d:b:t:g:zsy:m:w:i:rvhV", long_options, NULL)) != -1) {
+        if (letter == 'h' || letter == 'V') {
+            fputs(letter == 'h' ? help : "blkmig-hv " HV_VERSION "\n", stdout);
+            return 0;
+        }
+        if (letter == ':' || letter == '?') {
+            return hv_fail(-EINVAL, letter == ':' ? "%s needs a value (see --help)" : "unknown option %s (see --help)",
+                           argv[optind - 1]);
+        }
+        int ret = parse_option(letter, optarg, o);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    if (optind < argc) {
+        return hv_fail(-EINVAL, "unexpected argument '%s' (see --help)", argv[optind]);
+    }
+    return check(o);
+}
+
+void hv_free_options(HvOptions *o)
+{
+    for (int i = 0; i < o->disk_count; i++) {
+        free(o->disks[i].name);
+        free(o->disks[i].path);
+    }
+}
