@@ -250,7 +250,7 @@ impl<H: Host> Module<H> {
         if self.is_disabled() {
             return self.empty_section(link).map(|()| Step { sent: false, can_finish: true });
         }
-        self.run(link, super::source::Outgoing::iterate)
+        self.run(link, Outgoing::iterate)
     }
 
     /// The last stage, with the guest stopped: sends all there is, and ends the migration.
@@ -261,7 +261,7 @@ impl<H: Host> Module<H> {
         if self.is_disabled() {
             return self.empty_section(link);
         }
-        self.run(link, super::source::Outgoing::complete)?;
+        self.run(link, Outgoing::complete)?;
         self.release(Slot::Idle);
         self.succeed();
         Ok(())
@@ -375,7 +375,7 @@ impl<H: Host> Module<H> {
     fn release(&self, then: Slot<H>) {
         let migration = mem::replace(&mut *self.outgoing.lock(), Slot::InUse);
         if let Err(error) = catch(|| {
-            let _: () = drop(migration);
+            drop(migration);
             Ok(())
         }) {
             self.fail(error);

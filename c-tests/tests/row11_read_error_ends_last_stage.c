@@ -16,7 +16,7 @@ int main(void)
     host_fail(H_READ_DONE, 0, -EIO);
     host.save_live(host.mon, f, 3, host.opaque);
     check(f->error < 0);
-    check(!host_replay(f).complete);
+    check(host_replay(f).differs);
 
     host_fail(H_READ_DONE, 0, 0);
     check(host_migrate(again, 100, NULL));
