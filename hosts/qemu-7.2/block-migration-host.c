@@ -1,0 +1,598 @@
+/*
+ * Block migration by the blkmig library: its tables, filled with QEMU 7.2
+ *
+ * SPDX-License-Identifier: GPL-2.0-only
+ *
+ * This file takes the place of migration/block.c.  The library decides what
+ * is read, sent and written, and when; this file says how that is done here:
+ * locks, block backends, the migration stream and the savevm handlers.  The
+ * blk_mig_*() functions that the rest of QEMU calls are the library's own.
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qemu/module.h"
+#include "qemu/units.h"
+#include "migration/register.h"
+#include "sysemu/block-backend.h"
+#include "sysemu/runstate.h"
+#include "migration.h"
+#include "qemu-file.h"
+#include "blkmig.h"
+
+#define CHUNK (1 * MiB)
+#define BYTES(sectors) ((int64_t)(sectors) * BDRV_SECTOR_SIZE)
+
+/* What qemu-file.c buffers at most; the install script checks it. */
+#define QEMU_FILE_BUFFER 32768
+
+/* A device of the running migration, on the source. */
+typedef struct BlkMigDevice {
+    BlockBackend *blk;
+    BdrvDirtyBitmap *dirty_bitmap;
+} BlkMigDevice;
+
+typedef struct BlkMigRequest {
+    QEMUIOVector qiov;
+    BlkMigCompletion *cb;
+    void *opaque;
+} BlkMigRequest;
+
+/*
+ * BlockDriverState to BlkMigDevice.  Only the migration thread changes it
+ * while that runs, with the iothread lock; so it may read it without.
+ */
+static GHashTable *devices;
+static Error *blocker;
+
+/* The requests; accessed with atomic operations. */
+static unsigned in_flight;
+static unsigned completed;
+static Coroutine *waiting_co;
+
+/*
+ * The library calls from the migration thread without the iothread lock
+ * (setup, iterate, pending) and with it (complete), and from the main thread
+ * (cleanup, load).  A device may live in an iothread, so that both the
+ * iothread lock and its AioContext are needed.
+ */
+typedef struct DeviceLock {
+    AioContext *ctx;
+    bool iothread_locked;
+} DeviceLock;
+
+static DeviceLock lock_device(BlockDriverState *bs)
+{
+    DeviceLock lock = { .iothread_locked = !qemu_mutex_iothread_locked() };
+
+    if (lock.iothread_locked) {
+        qemu_mutex_lock_iothread();
+    }
+    if (bs) {
+        lock.ctx = bdrv_get_aio_context(bs);
+        aio_context_acquire(lock.ctx);
+    }
+    return lock;
+}
+
+static void unlock_device(DeviceLock *lock)
+{
+    if (lock->ctx) {
+        aio_context_release(lock->ctx);
+    }
+    if (lock->iothread_locked) {
+        qemu_mutex_unlock_iothread();
+    }
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(DeviceLock, unlock_device)
+
+/* Until the end of the block; without a device the iothread lock alone. */
+#define DEVICE_LOCK_GUARD(bs) \
+    g_auto(DeviceLock) device_lock G_GNUC_UNUSED = lock_device(bs)
+
+static BlkMigDevice *find_device(BlockDriverState *bs)
+{
+    return g_hash_table_lookup(devices, bs);
+}
+
+/* On the destination the guest's own: no other may write. */
+static BlockBackend *find_backend(BlockDriverState *bs)
+{
+    BlkMigDevice *dev = find_device(bs);
+    BlockBackend *blk = dev ? dev->blk : blk_all_next(NULL);
+
+    while (blk && !dev && (blk_bs(blk) != bs ||
+                           !(*blk_name(blk) || blk_get_attached_dev(blk)))) {
+        blk = blk_all_next(blk);
+    }
+    return blk;
+}
+
+/* They are all found before one is visited: that makes BlockBackends. */
+static void bdrv_ops_iterate(BlkMigDeviceVisitor *it, void *opaque)
+{
+    g_autoptr(GPtrArray) found = g_ptr_array_new();
+    DEVICE_LOCK_GUARD(NULL);
+    BdrvNextIterator iter;
+    BlockDriverState *bs;
+    guint i;
+
+    for (bs = bdrv_first(&iter); bs; bs = bdrv_next(&iter)) {
+        /* Nodes without a backend are parts of devices, or nobody's. */
+        if (find_backend(bs)) {
+            bdrv_ref(bs);
+            g_ptr_array_add(found, bs);
+        }
+    }
+    for (i = 0; i < found->len; i++) {
+        it(opaque, g_ptr_array_index(found, i));
+        bdrv_unref(g_ptr_array_index(found, i));
+    }
+}
+
+static BlockDriverState *bdrv_ops_find(const char *name)
+{
+    BlockBackend *blk = blk_by_name(name);
+    BlockDriverState *bs = blk ? blk_bs(blk) : bdrv_find_node(name);
+
+    return bs && find_backend(bs) ? bs : NULL;
+}
+
+static const char *bdrv_ops_get_device_name(BlockDriverState *bs)
+{
+    return bdrv_get_device_or_node_name(bs);
+}
+
+static int64_t bdrv_ops_getlength(BlockDriverState *bs)
+{
+    DEVICE_LOCK_GUARD(bs);
+
+    return bdrv_getlength(bs);
+}
+
+static int bdrv_ops_is_read_only(BlockDriverState *bs)
+{
+    return bdrv_is_read_only(bs);
+}
+
+static int bdrv_ops_is_allocated(BlockDriverState *bs, int64_t sector, int nb,
+                                 int *pnum)
+{
+    DEVICE_LOCK_GUARD(bs);
+    int64_t count = 0;
+    int ret = bdrv_is_allocated(bs, BYTES(sector), BYTES(nb), &count);
+
+    *pnum = count >> BDRV_SECTOR_BITS;
+    return ret;
+}
+
+static int bdrv_ops_is_zero(BlockDriverState *bs, int64_t sector, int nb,
+                            int *pnum)
+{
+    DEVICE_LOCK_GUARD(bs);
+    int64_t count = 0;
+    int ret = bdrv_block_status_above(bs, NULL, BYTES(sector), BYTES(nb),
+                                      &count, NULL, NULL);
+
+    *pnum = count >> BDRV_SECTOR_BITS;
+    return ret < 0 ? ret : !!(ret & BDRV_BLOCK_ZERO);
+}
+
+static int bdrv_ops_cluster_size(BlockDriverState *bs)
+{
+    DEVICE_LOCK_GUARD(bs);
+    BlockDriverInfo bdi;
+    int ret = bdrv_get_info(bs, &bdi);
+
+    return ret < 0 ? 0 : bdi.cluster_size;
+}
+
+/* On the source; the destination's devices belong to the stopped guest. */
+static int bdrv_ops_ref(BlockDriverState *bs)
+{
+    DEVICE_LOCK_GUARD(bs);
+    Error *local_err = NULL;
+    BlockBackend *blk;
+    BlkMigDevice *dev;
+
+    if (runstate_check(RUN_STATE_INMIGRATE)) {
+        return 0;
+    }
+    blk = blk_new_with_bs(bs, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL,
+                          &local_err);
+    if (!blk) {
+        error_report_err(local_err);
+        return -EPERM;
+    }
+    blk_set_allow_aio_context_change(blk, true);
+    bdrv_op_block_all(bs, blocker);
+    dev = g_new0(BlkMigDevice, 1);
+    dev->blk = blk;
+    g_hash_table_insert(devices, bs, dev);
+    return 0;
+}
+
+static void bdrv_ops_unref(BlockDriverState *bs)
+{
+    DEVICE_LOCK_GUARD(bs);
+    BlkMigDevice *dev = find_device(bs);
+
+    if (dev) {
+        g_hash_table_remove(devices, bs);
+        bdrv_op_unblock_all(bs, blocker);
+        blk_unref(dev->blk);
+        g_free(dev);
+    }
+}
+
+static int bdrv_ops_activate(BlockDriverState *bs)
+{
+    Error *local_err = NULL;
+
+    if (bdrv_activate(bs, &local_err) < 0) {
+        error_report_err(local_err);
+        return -EIO;
+    }
+    return 0;
+}
+
+/* In the device's AioContext, or whoever polls with the iothread lock. */
+static void request_done(void *opaque, int ret)
+{
+    g_autofree BlkMigRequest *req = opaque;
+    Coroutine *co;
+
+    req->cb(req->opaque, MIN(ret, 0));
+
+    qatomic_dec(&in_flight);
+    qatomic_inc(&completed);
+    co = qatomic_xchg(&waiting_co, NULL);
+    if (co) {
+        aio_co_wake(co);
+    }
+    aio_wait_kick();
+}
+
+static bool nothing_completed(unsigned seen)
+{
+    return qatomic_read(&in_flight) && qatomic_read(&completed) == seen;
+}
+
+/* Outside load's coroutine: with the iothread lock, only we can poll. */
+static void bdrv_ops_aio_wait(void)
+{
+    unsigned seen = qatomic_read(&completed);
+
+    if (qemu_in_coroutine()) {
+        qatomic_xchg(&waiting_co, qemu_coroutine_self());
+        /* A completion that has taken waiting_co will wake us. */
+        if (nothing_completed(seen) || !qatomic_xchg(&waiting_co, NULL)) {
+            qemu_coroutine_yield();
+        }
+    } else {
+        DEVICE_LOCK_GUARD(NULL);
+
+        AIO_WAIT_WHILE(NULL, nothing_completed(seen));
+    }
+}
+
+static void bdrv_ops_aio_flush(void)
+{
+    while (qatomic_read(&in_flight)) {
+        bdrv_ops_aio_wait();
+    }
+}
+
+static void *submit(typeof(&blk_aio_preadv) fn, BlockDriverState *bs,
+                    int64_t sector, const uint8_t *buf, int nb,
+                    BlkMigCompletion *cb, void *opaque)
+{
+    DEVICE_LOCK_GUARD(bs);
+    BlkMigRequest *req = g_new0(BlkMigRequest, 1);
+
+    qemu_iovec_init_buf(&req->qiov, (void *)buf, BYTES(nb));
+    req->cb = cb;
+    req->opaque = opaque;
+    qatomic_inc(&in_flight);
+    return fn(find_backend(bs), BYTES(sector), &req->qiov, 0, request_done,
+              req);
+}
+
+static void *bdrv_ops_aio_read(BlockDriverState *bs, int64_t sector,
+                               uint8_t *buf, int nb, BlkMigCompletion *cb,
+                               void *opaque)
+{
+    return submit(blk_aio_preadv, bs, sector, buf, nb, cb, opaque);
+}
+
+static void *bdrv_ops_aio_write(BlockDriverState *bs, int64_t sector,
+                                const uint8_t *buf, int nb,
+                                BlkMigCompletion *cb, void *opaque)
+{
+    return submit(blk_aio_pwritev, bs, sector, buf, nb, cb, opaque);
+}
+
+static int bdrv_ops_read(BlockDriverState *bs, int64_t sector, uint8_t *buf,
+                         int nb)
+{
+    DEVICE_LOCK_GUARD(bs);
+
+    return blk_pread(find_backend(bs), BYTES(sector), BYTES(nb), buf, 0);
+}
+
+/* The destination's coroutine yields in these two, so it takes no lock. */
+static int bdrv_ops_write(BlockDriverState *bs, int64_t sector,
+                          const uint8_t *buf, int nb)
+{
+    return blk_pwrite(find_backend(bs), BYTES(sector), BYTES(nb), buf, 0);
+}
+
+static int bdrv_ops_write_zeroes(BlockDriverState *bs, int64_t sector, int nb)
+{
+    return blk_pwrite_zeroes(find_backend(bs), BYTES(sector), BYTES(nb),
+                             BDRV_REQ_MAY_UNMAP);
+}
+
+static const BlkMigBdrvOps bdrv_ops = {
+    .struct_size = sizeof(bdrv_ops),
+    .iterate = bdrv_ops_iterate,
+    .find = bdrv_ops_find,
+    .get_device_name = bdrv_ops_get_device_name,
+    .getlength = bdrv_ops_getlength,
+    .is_read_only = bdrv_ops_is_read_only,
+    .is_allocated = bdrv_ops_is_allocated,
+    .read = bdrv_ops_read,
+    .write = bdrv_ops_write,
+    .aio_read = bdrv_ops_aio_read,
+    .aio_flush = bdrv_ops_aio_flush,
+    .ref = bdrv_ops_ref,
+    .unref = bdrv_ops_unref,
+    .aio_write = bdrv_ops_aio_write,
+    .aio_wait = bdrv_ops_aio_wait,
+    .write_zeroes = bdrv_ops_write_zeroes,
+    .is_zero = bdrv_ops_is_zero,
+    .cluster_size = bdrv_ops_cluster_size,
+    .activate = bdrv_ops_activate,
+};
+
+/* The bitmaps have a lock of their own. */
+static int dirty_ops_set_tracking(BlockDriverState *bs, int enable)
+{
+    DEVICE_LOCK_GUARD(bs);
+    BlkMigDevice *dev = find_device(bs);
+
+    if (dev->dirty_bitmap) {
+        bdrv_release_dirty_bitmap(dev->dirty_bitmap);
+        dev->dirty_bitmap = NULL;
+    }
+    if (enable) {
+        dev->dirty_bitmap = bdrv_create_dirty_bitmap(bs, CHUNK, NULL, NULL);
+    }
+    return enable && !dev->dirty_bitmap ? -errno : 0;
+}
+
+static int dirty_ops_get(BlockDriverState *bs, int64_t sector)
+{
+    return bdrv_dirty_bitmap_get(find_device(bs)->dirty_bitmap, BYTES(sector));
+}
+
+static void dirty_ops_reset(BlockDriverState *bs, int64_t sector, int nb)
+{
+    bdrv_reset_dirty_bitmap(find_device(bs)->dirty_bitmap, BYTES(sector),
+                            BYTES(nb));
+}
+
+static int64_t dirty_ops_get_count(BlockDriverState *bs)
+{
+    return bdrv_get_dirty_count(find_device(bs)->dirty_bitmap) / CHUNK;
+}
+
+static int64_t dirty_ops_next(BlockDriverState *bs, int64_t sector)
+{
+    int64_t offset = bdrv_dirty_bitmap_next_dirty(find_device(bs)->dirty_bitmap,
+                                                  BYTES(sector), INT64_MAX);
+
+    return offset < 0 ? -1 : offset >> BDRV_SECTOR_BITS;
+}
+
+static const BlkMigDirtyOps dirty_ops = {
+    .struct_size = sizeof(dirty_ops),
+    .set_tracking = dirty_ops_set_tracking,
+    .get = dirty_ops_get,
+    .reset = dirty_ops_reset,
+    .get_count = dirty_ops_get_count,
+    .next = dirty_ops_next,
+};
+
+static void file_ops_put_buffer(QEMUFile *f, const uint8_t *buf, int size)
+{
+    qemu_put_buffer(f, buf, size);
+}
+
+/* Once flushed, the buffer is the kernel's or the TLS session's, or lost. */
+static void file_ops_put_buffer_nocopy(QEMUFile *f, const uint8_t *buf,
+                                       int size, void (*release)(void *opaque),
+                                       void *opaque)
+{
+    qemu_put_buffer_async(f, buf, size, false);
+    qemu_fflush(f);
+    release(opaque);
+}
+
+/* A stream's buffer that was full and has been taken whole is bypassed. */
+static int file_ops_get_buffer(QEMUFile *f, uint8_t *buf, int size)
+{
+    QIOChannel *ioc = qemu_file_get_ioc(f);
+    Error *local_err = NULL;
+    int done = qemu_get_buffer(f, buf, MIN(size, QEMU_FILE_BUFFER));
+    int buffered = done;
+
+    while (done < size && buffered == QEMU_FILE_BUFFER) {
+        ssize_t len = qio_channel_read(ioc, (char *)buf + done, size - done,
+                                       &local_err);
+
+        if (len > 0) {
+            done += len;
+        } else if (len != QIO_CHANNEL_ERR_BLOCK) {
+            qemu_file_set_error_obj(f, -EIO, local_err);
+            break;
+        } else if (qemu_in_coroutine()) {
+            qio_channel_yield(ioc, G_IO_IN);
+        } else {
+            qio_channel_wait(ioc, G_IO_IN);
+        }
+    }
+    qemu_file_credit_transfer(f, done - buffered);
+    return done;
+}
+
+static const BlkMigFileOps file_ops = {
+    .struct_size = sizeof(file_ops),
+    .put_buffer = file_ops_put_buffer,
+    .put_byte = qemu_put_byte,
+    .put_be64 = qemu_put_be64,
+    .get_buffer = file_ops_get_buffer,
+    .get_byte = qemu_get_byte,
+    .get_be64 = qemu_get_be64,
+    .rate_limit = qemu_file_rate_limit,
+    .get_rate_limit = qemu_file_get_rate_limit,
+    .has_error = qemu_file_get_error,
+    .set_error = qemu_file_set_error,
+    .flush = qemu_fflush,
+    .put_buffer_nocopy = file_ops_put_buffer_nocopy,
+};
+
+/* Gives query-migrate the cause: the channel's, or else the library's. */
+static int report_failure(QEMUFile *f, int ret)
+{
+    MigrationState *s = migrate_get_current();
+    Error *err = NULL;
+    char text[512];
+
+    if (ret >= 0 || s->state == MIGRATION_STATUS_CANCELLING) {
+        return ret;
+    }
+    qemu_file_get_error_obj(f, &err);
+    if (!err) {
+        blk_mig_last_error(text, sizeof(text));
+        error_setg(&err, "Block migration: %s", text);
+    }
+    migrate_set_error(s, err);
+    error_free(err);
+    return ret;
+}
+
+static int block_save_setup(QEMUFile *f, void *opaque)
+{
+    BlkMigOptions options = {
+        .struct_size = sizeof(options),
+        .zero_blocks = migrate_zero_blocks(),
+    };
+
+    blk_mig_set_params(migrate_use_block(), migrate_use_block_incremental(),
+                       opaque);
+    blk_mig_set_options(&options);
+    return report_failure(f, blk_mig_save_setup(f, opaque));
+}
+
+/* 1 on success: after a 0, savevm would not let RAM have its turn. */
+static int block_save_iterate(QEMUFile *f, void *opaque)
+{
+    int ret = blk_mig_save_iterate(f, opaque);
+
+    return ret < 0 ? report_failure(f, ret) : 1;
+}
+
+static int block_save_complete(QEMUFile *f, void *opaque)
+{
+    return report_failure(f, blk_mig_save_complete(f, opaque));
+}
+
+static void block_save_pending(QEMUFile *f, void *opaque, uint64_t max_size,
+                               uint64_t *res_precopy_only,
+                               uint64_t *res_compatible,
+                               uint64_t *res_postcopy_only)
+{
+    /* We don't do postcopy */
+    *res_precopy_only += blk_mig_save_pending(opaque);
+}
+
+static bool block_is_active(void *opaque)
+{
+    return migrate_use_block();
+}
+
+static const SaveVMHandlers savevm_block_handlers = {
+    .save_setup = block_save_setup,
+    .save_live_iterate = block_save_iterate,
+    .save_live_complete_precopy = block_save_complete,
+    .save_live_pending = block_save_pending,
+    .load_state = blk_mig_load,
+    .save_cleanup = blk_mig_save_cleanup,
+    .is_active = block_is_active,
+};
+
+/* The migration stages of 2011 are handlers of their own here. */
+static int system_ops_register(void *dev, const char *idstr, int instance_id,
+                               int version_id, BlkMigSetParams *set_params,
+                               BlkMigSaveLive *save_live, void *save_state,
+                               BlkMigLoad *load, void *opaque)
+{
+    return register_savevm_live(idstr, instance_id, version_id,
+                                &savevm_block_handlers, opaque);
+}
+
+static int64_t system_ops_clock_ns(void)
+{
+    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+}
+
+static uint64_t system_ops_max_downtime_ns(void)
+{
+    return migrate_get_current()->parameters.downtime_limit * SCALE_MS;
+}
+
+/* As block.c did it: the destination's progress goes to stdout. */
+static void system_ops_log(int level, const char *message)
+{
+    if (level == 2) {
+        warn_report("%s", message);
+    } else if (level == 3) {
+        printf("%s\n", message);
+        fflush(stdout);
+    }
+}
+
+static const BlkMigSystemOps system_ops = {
+    .struct_size = sizeof(system_ops),
+    .register_savevm_live = system_ops_register,
+    .clock_ns = system_ops_clock_ns,
+    .max_downtime_ns = system_ops_max_downtime_ns,
+    .error_report = error_report,
+    .log = system_ops_log,
+};
+
+static const BlkMigHost host = {
+    .struct_size = sizeof(host),
+    .abi_version = BLK_MIG_ABI_VERSION,
+    .flags = BLK_MIG_HOST_THREADED,
+    .bdrv = &bdrv_ops,
+    .dirty = &dirty_ops,
+    .file = &file_ops,
+    .system = &system_ops,
+};
+
+/* Before blk_mig_init(), which migration_object_init() calls. */
+static void block_migration_host_init(void)
+{
+    int ret = blk_mig_set_host(&host);
+
+    assert(ret == 0);
+    devices = g_hash_table_new(NULL, NULL);
+    error_setg(&blocker, "block device is in use by migration");
+}
+
+migration_init(block_migration_host_init)
