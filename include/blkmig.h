@@ -274,7 +274,7 @@ typedef struct BlkMigSystemOps {
                               BlkMigLoad * load,
                               void *opaque);
   /**
-   * Nanoseconds of a monotonic clock.
+   * Nanoseconds of a monotonic clock. Called from wherever a read completes, too: any thread.
    */
   int64_t (*clock_ns)(void);
   /**

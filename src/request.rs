@@ -25,6 +25,8 @@ pub(crate) struct Done {
     /// What was read.
     pub(crate) buffer: Option<Buffer>,
     pub(crate) result: Result<(), Errno>,
+    /// When a read completed, by the host's clock.
+    pub(crate) when: Option<i64>,
 }
 
 /// Where completions arrive, from any thread. Each migration has its own, so a late one finds a place that nobody reads.
@@ -120,7 +122,7 @@ impl Pending {
             completions.status.read_started();
         }
         // An answer that never comes is an error.
-        let done = Some(Done { device, sectors, buffer, result: Err(Errno::IO) });
+        let done = Some(Done { device, sectors, buffer, result: Err(Errno::IO), when: None });
         Pending { done, completions: Arc::clone(completions), is_read }
     }
 
@@ -128,9 +130,10 @@ impl Pending {
         self.done.as_ref().expect("it is taken in drop alone")
     }
 
-    fn answer(mut self, result: Result<(), Errno>) {
+    fn answer(mut self, result: Result<(), Errno>, when: Option<i64>) {
         if let Some(done) = &mut self.done {
             done.result = result;
+            done.when = when;
         }
     }
 }
@@ -171,9 +174,9 @@ impl ReadRequest {
         self.0.done().buffer.as_ref().expect("a read has a buffer").as_ptr()
     }
 
-    /// Tells the engine how it went; from any thread.
-    pub fn complete(self, result: Result<(), Errno>) {
-        self.0.answer(result);
+    /// Tells the engine how it went, and when, in nanoseconds of the host's clock; from any thread.
+    pub fn complete(self, now_ns: i64, result: Result<(), Errno>) {
+        self.0.answer(result, Some(now_ns));
     }
 }
 
@@ -207,7 +210,7 @@ impl WriteRequest {
         let WriteRequest { pending, data, .. } = self;
         // The engine may need the buffer as soon as it hears of this.
         drop(data);
-        pending.answer(result);
+        pending.answer(result, None);
     }
 
     /// Takes the request back, unanswered: the host has no asynchronous writes.

@@ -15,7 +15,7 @@ use super::tables::{BlkMigHost, BlkMigOptions, BlkMigStats, BlockDriverState, Mo
 use super::tickets::{self, Parked, redeem};
 use crate::error::{Errno, Error};
 use crate::geometry::Geometry;
-use crate::host::Stream as _;
+use crate::host::{Host as _, Stream as _};
 use crate::module::{Module, Options, panic_text};
 use crate::source::Link;
 
@@ -66,7 +66,10 @@ pub(super) unsafe extern "C" fn completed(opaque: *mut c_void, ret: c_int) {
     boundary((), || {
         let result = Errno::check(ret.into());
         match redeem(opaque, |parked| matches!(parked, Parked::Read(_) | Parked::Write(_))) {
-            Some(Parked::Read(request)) => request.complete(result),
+            Some(Parked::Read(request)) => {
+                let now = MODULE.host().map_or(0, |host| host.now_ns());
+                request.complete(now, result);
+            }
             Some(Parked::Write(request)) => request.complete(result),
             _ => log::error!("the host completed a request that is not in flight; ignored"),
         }

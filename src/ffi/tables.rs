@@ -201,7 +201,7 @@ pub struct BlkMigSystemOps {
             opaque: *mut c_void,
         ) -> c_int,
     >,
-    /// Nanoseconds of a monotonic clock.
+    /// Nanoseconds of a monotonic clock. Called from wherever a read completes, too: any thread.
     pub clock_ns: Option<unsafe extern "C" fn() -> i64>,
     /// How long the guest may stand still at the end, in nanoseconds.
     pub max_downtime_ns: Option<unsafe extern "C" fn() -> u64>,

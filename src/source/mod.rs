@@ -24,7 +24,7 @@ use crate::wire::{self, Header};
 
 use device::SourceDevice;
 pub(crate) use device::label;
-use pace::Pace;
+use pace::{Pace, Wait};
 
 /// The longest that one step waits for a read, where the host is threaded.
 const STEP_WAIT_NS: i64 = 100_000_000;
@@ -103,6 +103,8 @@ pub struct Outgoing<H: Host> {
     pool: Pool,
     completions: Arc<Completions>,
     in_flight: usize,
+    /// When the last read completed.
+    last_read: i64,
     ready: VecDeque<Ready>,
     /// The device whose turn it is: all of them read at the same time.
     turn: usize,
@@ -149,6 +151,7 @@ impl<H: Host> Outgoing<H> {
             phase: Phase::Bulk,
             devices,
             in_flight: 0,
+            last_read: 0,
             ready: VecDeque::new(),
             turn: 0,
             pace: Pace::default(),
@@ -169,42 +172,52 @@ impl<H: Host> Outgoing<H> {
     pub fn iterate(&mut self, link: &mut Link) -> Result<Step, Error> {
         link.check()?;
         let began = self.host.now_ns();
-        self.pace.begin(began);
+        self.collect()?;
+        self.pace.begin(began, (self.in_flight == 0).then_some(self.last_read));
         self.step_bytes = 0;
-        let mut sent = 0;
         self.begin_lap()?;
+        let (sent, waiting) = self.send_step(link, began)?;
+        self.report_progress(link);
+        self.put(link, &Header::End.encode());
+        link.check()?;
+        let remaining = self.remaining()?;
+        self.pace.end(self.host.now_ns(), self.step_bytes, waiting.filter(|_| remaining > 0));
+        let time = self.publish(remaining);
+        let can_finish = time.is_some_and(|time| time <= self.host.max_downtime_ns());
+        Ok(Step { sent: sent > 0, can_finish })
+    }
+
+    /// Sends until the stream, the section or the time is full, or nothing is left; how many chunks that were, and what kept
+    /// it from going on.
+    fn send_step(&mut self, link: &mut Link, began: i64) -> Result<(usize, Option<Wait>), Error> {
+        let mut sent = 0;
         loop {
-            self.collect()?;
             let limit = self.pool.limit() - sent;
             sent += self.send_ready(link, limit)?;
             let window = self.window(link);
             self.fill(window)?;
             if sent == self.pool.limit() || link.stream.is_rate_limited() {
-                break;
+                return Ok((sent, Some(Wait::Stream)));
             }
             // Known zeroes, and reads that complete at once, are ready by now.
             if self.collect()? || !self.ready.is_empty() {
                 continue;
             }
+            if self.in_flight == 0 {
+                return Ok((sent, None));
+            }
             let waited = self.host.now_ns().saturating_sub(began);
             let left = u64::try_from(STEP_WAIT_NS.saturating_sub(waited)).unwrap_or(0);
-            if self.in_flight == 0 || !self.host.threaded() || left == 0 {
-                break;
+            if !self.host.threaded() || left == 0 {
+                return Ok((sent, Some(Wait::Reads)));
             }
             // What is buffered can go out meanwhile.
             link.stream.flush();
             if !self.completions.wait(Duration::from_nanos(left)) {
-                break;
+                return Ok((sent, Some(Wait::Reads)));
             }
+            self.collect()?;
         }
-        self.report_progress(link);
-        self.put(link, &Header::End.encode());
-        link.check()?;
-        let remaining = self.remaining()?;
-        self.pace.end(self.host.now_ns(), self.step_bytes, remaining > 0);
-        let time = self.publish(remaining);
-        let can_finish = time.is_some_and(|time| time <= self.host.max_downtime_ns());
-        Ok(Step { sent: sent > 0, can_finish })
     }
 
     /// Sends everything that the destination still lacks, whatever the rate limit, and the last section's end. The guest is
@@ -291,6 +304,7 @@ impl<H: Host> Outgoing<H> {
             self.in_flight -= 1;
             let device = &mut self.devices[done.device];
             device.reads -= 1;
+            self.last_read = done.when.map_or(self.last_read, |when| when.max(self.last_read));
             if let Err(errno) = done.result {
                 return Err(Error::Read { device: device.label(), sector: done.sectors.start.0, errno });
             }
@@ -388,8 +402,9 @@ impl<H: Host> Outgoing<H> {
             let Some(Ready { device: index, chunk, data }) = self.ready.pop_front() else { break };
             let device = &mut self.devices[index];
             device.give_back(chunk);
-            // What the guest has written to meanwhile must be sent again anyway; later is soon enough.
-            if !completing && device.is_dirty(chunk) {
+            // What the guest has written to meanwhile must be sent again anyway: others go first, where there are any.
+            let others = !self.ready.is_empty() || self.in_flight > 0;
+            if !completing && others && device.is_dirty(chunk) {
                 continue;
             }
             self.send(link, index, chunk, data);

@@ -1,46 +1,52 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! How fast the stream takes data, and so how long the rest would take: from bytes over wall time, in 64 bits.
+//! How fast data reaches the stream, and so how long the rest would take: from bytes over wall time, in 64 bits.
 #![forbid(unsafe_code)]
 
 const SECOND: u64 = 1_000_000_000;
 
+/// What a step left the rest of the work waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// The stream, which takes no more in this step.
+    Stream,
+    /// Reads in flight.
+    Reads,
+}
+
 /// Bytes and the time that they took, the recent past weighing most.
 ///
-/// Time counts only while there is something left to send: a guest that writes little must not look like a slow link.
+/// Time counts while there is something to send or to read: a guest that writes little must not look like a slow link, nor a
+/// host that looks in ten times a second like a slow disk.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     bytes: u64,
     ns: u64,
-    /// When the step began that has not been accounted for, and what it sent.
-    open: Option<(i64, u64)>,
+    /// Since when a time has not been accounted for, and what was waited for in it.
+    since: i64,
+    waiting: Option<Wait>,
 }
 
 impl Pace {
-    /// A step begins. If the last one left work over, the time until now was spent on what it sent: on a host with a rate
-    /// limit that is most of the time.
-    pub(super) fn begin(&mut self, now: i64) {
-        if let Some((since, sent)) = self.open {
-            self.account(since, now, sent);
+    /// A step begins; `reads_done` is when the last read completed, if none is in flight now.
+    pub(super) fn begin(&mut self, now: i64, reads_done: Option<i64>) {
+        match self.waiting.take() {
+            None => {}
+            Some(Wait::Stream) => self.account(now, 0),
+            Some(Wait::Reads) => self.account(reads_done.map_or(now, |done| done.min(now)), 0),
         }
-        self.open = Some((now, 0));
+        self.since = now;
     }
 
-    /// The step ends, having sent so many bytes, with or without more to send.
-    pub(super) fn end(&mut self, now: i64, sent: u64, backlog: bool) {
-        if let Some((since, bytes)) = &mut self.open {
-            if backlog {
-                *bytes = sent;
-            } else {
-                let since = *since;
-                self.account(since, now, sent);
-                self.open = None;
-            }
-        }
+    /// The step ends, having sent so many bytes.
+    pub(super) fn end(&mut self, now: i64, sent: u64, waiting: Option<Wait>) {
+        self.account(now, sent);
+        self.since = now;
+        self.waiting = waiting;
     }
 
-    fn account(&mut self, since: i64, now: i64, bytes: u64) {
+    fn account(&mut self, until: i64, bytes: u64) {
         // A clock that goes backwards counts as one that stands still.
-        let ns = u64::try_from(now.saturating_sub(since)).unwrap_or(0);
+        let ns = u64::try_from(until.saturating_sub(self.since)).unwrap_or(0);
         self.bytes = self.bytes.saturating_add(bytes);
         self.ns = self.ns.saturating_add(ns);
         // Halving keeps the quotient and lets what comes next weigh as much as the last second.
