@@ -47,13 +47,14 @@ impl Incoming {
         stream: &mut dyn Stream,
     ) -> Result<(), Error> {
         let bytes = settings.geometry.chunk_bytes();
-        let pool = self.pool.get_or_insert_with(|| Pool::new(settings.max_buffers, bytes, Arc::clone(status))).clone();
+        let kept = self.pool.take().filter(|pool| pool.limit() == settings.max_buffers as usize);
+        let pool = kept.unwrap_or_else(|| Pool::new(settings.max_buffers, bytes, Arc::clone(status)));
         let completions = Completions::new(Arc::clone(status));
         let mut section = Section {
             host,
             settings,
             stream,
-            pool,
+            pool: pool.clone(),
             completions,
             targets: Vec::new(),
             current: 0,
@@ -64,11 +65,11 @@ impl Incoming {
         // Even after an error nothing may be left in flight, and the first error is the one to report.
         let written = section.finish(read.is_ok());
         let result = read.and(written);
-        if result.is_err() || self.progress == Some(100) {
-            self.pool = None;
-        }
+        drop(section);
         if result.is_err() {
             self.progress = None;
+        } else if self.progress != Some(100) {
+            self.pool = Some(pool);
         }
         result
     }
