@@ -307,7 +307,7 @@ unsafe impl CStruct for BlkMigOptions {
 pub unsafe extern "C" fn blk_mig_set_options(options: *const BlkMigOptions) -> c_int {
     boundary(Errno::IO.ret(), || {
         // SAFETY: the caller's promise.
-        let options = match unsafe { read_struct(options) } {
+        let options = match unsafe { read_struct(options, "BlkMigOptions") } {
             Ok(options) => options,
             Err(error) => return MODULE.fail(error).errno().ret(),
         };

@@ -45,9 +45,9 @@ c_structs!(BlkMigBdrvOps, BlkMigDirtyOps, BlkMigFileOps, BlkMigMonitorOps, BlkMi
 ///
 /// # Safety
 /// `source` is NULL or points to as many bytes as the `size_t` there says.
-pub(super) unsafe fn read_struct<T: CStruct>(source: *const T) -> Result<T, Error> {
+pub(super) unsafe fn read_struct<T: CStruct>(source: *const T, what: &'static str) -> Result<T, Error> {
     if source.is_null() {
-        return Err(Error::NullPointer(T::NAME));
+        return Err(Error::NullPointer(what));
     }
     // SAFETY: the caller's promise; nothing is assumed about alignment.
     let size = unsafe { ptr::read_unaligned(source.cast::<usize>()) };
@@ -87,7 +87,7 @@ impl Tables {
     /// `host`, and each table that it points to, is NULL or points to as many bytes as its `struct_size` says.
     pub(super) unsafe fn new(host: *const BlkMigHost) -> Result<Tables, Error> {
         // SAFETY: the caller's promise.
-        let host = unsafe { read_struct(host)? };
+        let host = unsafe { read_struct(host, "BlkMigHost")? };
         if host.abi_version != BLK_MIG_ABI_VERSION {
             return Err(Error::BadTable(format!("BlkMigHost.abi_version is {}, not 1", host.abi_version)));
         }
@@ -95,18 +95,18 @@ impl Tables {
             return Err(Error::BadTable(format!("BlkMigHost.flags has unknown bits: {:#x}", host.flags)));
         }
         // SAFETY: the caller's promise, for this and the tables that follow.
-        let bdrv = unsafe { read_struct(host.bdrv)? };
+        let bdrv = unsafe { read_struct(host.bdrv, "BlkMigHost.bdrv")? };
         // SAFETY: as above.
-        let dirty = unsafe { read_struct(host.dirty)? };
+        let dirty = unsafe { read_struct(host.dirty, "BlkMigHost.dirty")? };
         // SAFETY: as above.
-        let file = unsafe { read_struct(host.file)? };
+        let file = unsafe { read_struct(host.file, "BlkMigHost.file")? };
         // SAFETY: as above.
-        let system = unsafe { read_struct(host.system)? };
+        let system = unsafe { read_struct(host.system, "BlkMigHost.system")? };
         let monitor = if host.monitor.is_null() {
             None
         } else {
             // SAFETY: as above.
-            Some(unsafe { read_struct(host.monitor)? })
+            Some(unsafe { read_struct(host.monitor, "BlkMigHost.monitor")? })
         };
         let threaded = host.flags & BLK_MIG_HOST_THREADED != 0;
         Tables { bdrv, dirty, file, monitor, system, threaded }.check()
