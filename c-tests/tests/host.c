@@ -153,7 +153,6 @@ static int cluster_size(BlockDriverState *bs)
 
 void host_step(QEMUFile *f)
 {
-    host.now += host.step;
     if (f) {
         f->sent = 0;
     }
@@ -162,6 +161,7 @@ void host_step(QEMUFile *f)
     } else if (!host.hold) {
         host_complete(host.in_flight);
     }
+    host.now += host.step;
 }
 
 /* ---- dirty tracking ---- */
@@ -312,6 +312,7 @@ BlkMigHost *host_tables(void)
     host_file_ops.put_buffer_nocopy = host.nocopy ? host_put_buffer_nocopy : NULL;
     if (!host.step) {
         host.step = 100 * MS;
+        host.latency = MS;
         host.max_downtime = (uint64_t)(30 * MS);
     }
     return &tables;

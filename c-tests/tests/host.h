@@ -78,7 +78,7 @@ struct host {
     int lying_flush;            /* aio_flush returns with requests in flight */
     int twice;                  /* completions are called twice */
     int null_then_cb;           /* a read that could not start completes all the same */
-    int64_t latency;            /* ns that pass at each completion */
+    int64_t latency;            /* ns that pass before each completion; 1 ms at first */
     int64_t step;               /* ns that pass at each host_step; 100 ms at first */
     uint64_t max_downtime;      /* ns; 30 ms at first */
     void (*on_read)(BlockDriverState *bs, int64_t sector);   /* in aio_read, once the data is taken */
@@ -87,7 +87,7 @@ struct host {
     int in_flight, most_in_flight;
     int overlaps;               /* reads of a chunk that already had one in flight */
     int misaligned;             /* buffers not aligned to 4096 */
-    int bad_requests;           /* outside the device, or of no or too many sectors */
+    int bad_requests;           /* of no sectors, or outside the device */
     int registered;
     char errors[1 << 16];       /* error_report and log */
     Monitor monitor;
@@ -124,7 +124,8 @@ void host_fail(enum host_call call, int nth, int ret);
 /* Completes up to max requests in flight; says how many. */
 int host_complete(int max);
 
-/* A step of the host's clock: a new budget for the stream, and completions unless held. f may be NULL. */
+/* A step of the host's main loop: a new budget for the stream, completions unless held, then a step of the clock. f may be
+ * NULL. */
 void host_step(QEMUFile *f);
 
 /* The guest writes `byte` all over these sectors. */

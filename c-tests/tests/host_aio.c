@@ -43,7 +43,7 @@ int host_called(enum host_call call)
 
 static int in_bounds(const BlockDriverState *bs, int64_t sector, int nb_sectors)
 {
-    if (sector >= 0 && nb_sectors > 0 && nb_sectors <= CHUNK_SECTORS && sector <= bs->sectors - nb_sectors) {
+    if (sector >= 0 && nb_sectors > 0 && sector <= bs->sectors - nb_sectors) {
         return 1;
     }
     host.bad_requests++;
