@@ -38,7 +38,7 @@ def disks(folder, side):
 
 def start_destination(hypervisor, folder, address):
     """Prints what it says, marked; returns the process once it listens."""
-    process = subprocess.Popen([hypervisor, "--listen", address, "--zero-blocks", *disks(folder, "destination")],
+    process = subprocess.Popen([hypervisor, "--listen", address, *disks(folder, "destination")],
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines = queue.Queue()
 

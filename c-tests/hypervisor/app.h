@@ -82,7 +82,7 @@ int hv_send_hello(HvMigration *m);         /* and reads the answer */
 int hv_receive_hello(HvMigration *m);      /* and answers, unless it fails */
 void hv_send_ready(HvMigration *m);
 void hv_send_failure(HvMigration *m, const char *text);
-int hv_receive_verdict(HvMigration *m);    /* 0: ready; else with hv_fail */
+int hv_receive_verdict(HvMigration *m, int64_t timeout_ms);   /* 0: ready; else with hv_fail if there was one */
 
 /* ---- The flow of each side: 0, or -errno with the reason in hv_failure() and the guest running again ---- */
 

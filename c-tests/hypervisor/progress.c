@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* What the user sees of a migration: a bar on a terminal, a line a second elsewhere, and a summary. */
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "app.h"
@@ -37,7 +36,7 @@ static void source_line(HvMigration *m, char *text, size_t size)
     memset(bar, '#', (size_t)filled);
     bar[BAR_SIZE] = '\0';
     if (shown.rate > 0) {
-        snprintf(left, sizeof(left), "   %.0f s left", (double)stats.remaining / shown.rate + 0.5);
+        snprintf(left, sizeof(left), "   %.0f s left", (double)(stats.remaining + stats.dirty) / shown.rate + 0.5);
     }
     snprintf(text, size, "[%s] %3d %%   %.0f MiB/s   dirty %.0f MiB%s", bar, (int)(part * 100), shown.rate / MIB,
              (double)stats.dirty / MIB, left);
@@ -79,10 +78,18 @@ void hv_progress_end(void)
     }
 }
 
-static double peak_memory_mib(void)
+/* Not getrusage: that counts what the process was before it became this program. */
+static long peak_memory_mib(void)
 {
-    struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) == 0 ? (double)usage.ru_maxrss / 1024 : 0;
+    char line[128];
+    long kib = 0;
+    FILE *status = fopen("/proc/self/status", "r");
+    while (status && fgets(line, sizeof(line), status) && sscanf(line, "VmHWM: %ld", &kib) != 1) {
+    }
+    if (status) {
+        fclose(status);
+    }
+    return kib / 1024;
 }
 
 static void source_summary(HvMigration *m, double seconds)
@@ -114,6 +121,6 @@ void hv_summary(HvMigration *m)
         printf("  time              %.2f s\n", seconds);
         printf("  received          %.1f MiB\n", (double)hv_file_bytes(m->in) / MIB);
     }
-    printf("  memory            %.0f MiB at most\n", peak_memory_mib());
+    printf("  memory            %ld MiB at most\n", peak_memory_mib());
     fflush(stdout);
 }

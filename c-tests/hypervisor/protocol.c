@@ -12,7 +12,6 @@
 
 #define MAGIC          UINT64_C(0x424c4b4d49474856)      /* "BLKMIGHV" */
 #define PROTOCOL       1
-#define VERDICT_MS     300000              /* for the destination to bring everything to stable storage */
 
 enum { SAYS_READY = 'R', SAYS_FAILED = 'F' };
 
@@ -66,7 +65,7 @@ int hv_send_hello(HvMigration *m)
     if (!hv_file_has_error(m->in) && magic != MAGIC) {
         return hv_fail(-EPROTO, "%s is not a blkmig-hv that listens", m->options->connect);
     }
-    return hv_receive_verdict(m);
+    return hv_receive_verdict(m, m->options->timeout_ms);
 }
 
 /* One line for both sides. */
@@ -150,13 +149,11 @@ void hv_send_failure(HvMigration *m, const char *text)
     }
 }
 
-int hv_receive_verdict(HvMigration *m)
+int hv_receive_verdict(HvMigration *m, int64_t timeout_ms)
 {
     char text[256];
-    int64_t usual = m->socket.timeout_ms;
-    m->socket.timeout_ms = usual > VERDICT_MS ? usual : VERDICT_MS;
+    m->socket.timeout_ms = timeout_ms;
     int word = hv_file_get_byte(m->in);
-    m->socket.timeout_ms = usual;
     if (word == SAYS_FAILED) {
         get_string(m->in, text);
     }

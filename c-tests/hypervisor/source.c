@@ -7,7 +7,8 @@
 
 #include "app.h"
 
-#define LAST_WORDS_MS 2000                 /* that a destination which failed has to say why */
+#define SYNC_MS       300000               /* that a destination has to bring everything to stable storage */
+#define LAST_WORDS_MS 2000                 /* that one which failed has to say why */
 #define MOMENT_MS     500
 
 void hv_put_frame(HvMigration *m, HvFrame frame)
@@ -43,7 +44,7 @@ int hv_hand_over(HvMigration *m)
     if (ret < 0 || m->options->raw) {
         return ret;
     }
-    ret = hv_receive_verdict(m);
+    ret = hv_receive_verdict(m, SYNC_MS);
     if (ret == 0) {
         hv_put_frame(m, HV_GO);
         hv_file_drain(m->out);
@@ -59,8 +60,7 @@ static void explain(HvMigration *m, int ret)
     broken = ret == -ECONNABORTED ? ret : broken ? broken : m->in ? hv_file_channel_error(m->in) : 0;
     if (!hv_cancelled() && m->in && broken) {
         hv_clear_failure();
-        m->socket.timeout_ms = LAST_WORDS_MS;
-        if (m->options->raw || (hv_file_channel_error(m->in) == 0 && hv_receive_verdict(m) == 0)
+        if (m->options->raw || (hv_file_channel_error(m->in) == 0 && hv_receive_verdict(m, LAST_WORDS_MS) == 0)
             || !hv_failure()[0]) {
             hv_fail(ret, broken == -ETIMEDOUT ? "the destination does not answer" : "the destination went away");
         }

@@ -39,7 +39,8 @@ static int check_stall(HvMigration *m, int64_t *moved_ns)
     if (!hv_file_frozen(m->out)) {
         *moved_ns = hv_clock_ns();
     }
-    return hv_clock_ns() - *moved_ns > m->options->timeout_ms * 1000000 ? -ETIMEDOUT : 0;
+    bool dead = hv_clock_ns() - *moved_ns > m->options->timeout_ms * 1000000;
+    return dead ? hv_fail(-ETIMEDOUT, "the destination does not answer") : 0;
 }
 
 int hv_save_stages(HvMigration *m)
