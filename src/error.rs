@@ -87,7 +87,7 @@ pub enum Error {
     Panic(String),
 
     // Setup.
-    #[error("{why} of device {device}: {errno}")]
+    #[error("can't {why} device {device}: {errno}")]
     Device { device: String, why: &'static str, errno: Errno },
     #[error("device {device} is {length} bytes long, which is no multiple of 512")]
     OddLength { device: String, length: i64 },

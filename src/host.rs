@@ -78,8 +78,11 @@ pub trait Device {
     /// Whether the start of the range is known to read as zeroes without reading it; `None` if the host can't tell.
     fn known_zero(&self, range: Sectors) -> Option<Extent>;
 
-    /// Starts the read that the request describes. A read that can't start is completed with an error.
-    fn read(&self, request: ReadRequest);
+    /// Starts the read that the request describes: it is completed before this returns, or later, on any thread.
+    ///
+    /// # Errors
+    /// If it could not be started, and the request was dropped.
+    fn read(&self, request: ReadRequest) -> Result<(), Errno>;
 
     /// Writes, and returns when that is done.
     ///
@@ -87,17 +90,19 @@ pub trait Device {
     /// The host's error.
     fn write(&self, start: Sector, data: &[u8]) -> Result<(), Errno>;
 
-    /// Starts the write that the request describes, as [`read`](Device::read); gives the request back if the host has only
-    /// synchronous writes.
+    /// Whether there is [`write_async`](Device::write_async).
+    fn has_write_async(&self) -> bool;
+
+    /// Starts the write that the request describes, as [`read`](Device::read).
     ///
     /// # Errors
-    /// The request.
-    fn write_async(&self, request: WriteRequest) -> Result<(), WriteRequest>;
+    /// If it could not be started, and the request was dropped.
+    fn write_async(&self, request: WriteRequest) -> Result<(), Errno>;
 
     /// Makes the range read as zeroes; `None` if the host has no better way than to write them.
     fn write_zeroes(&self, range: Sectors) -> Option<Result<(), Errno>>;
 
-    /// Whether [`write_zeroes`](Device::write_zeroes) is worth looking for zeroes in the data.
+    /// Whether there is [`write_zeroes`](Device::write_zeroes), so that looking for zeroes in the data is worth it.
     fn has_write_zeroes(&self) -> bool;
 
     /// The size in bytes of the units in which the device's image allocates, if there is one.

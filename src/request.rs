@@ -212,10 +212,4 @@ impl WriteRequest {
         drop(data);
         pending.answer(result, None);
     }
-
-    /// Takes the request back, unanswered: the host has no asynchronous writes.
-    pub(crate) fn withdraw(mut self) -> (Arc<Buffer>, Range<usize>) {
-        self.pending.done = None;
-        (Arc::clone(&self.data), self.range.clone())
-    }
 }

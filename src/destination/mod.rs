@@ -211,17 +211,14 @@ impl<H: Host> Section<'_, H> {
         }
         let target = &self.targets[place.target];
         let start = place.sectors.start;
-        let request = WriteRequest::new(&self.completions, place.target, start, Arc::clone(data), range);
-        match target.device.write_async(request) {
-            Ok(()) => {
-                self.in_flight.push(place);
-                self.collect()
-            }
-            Err(request) => {
-                let (data, range) = request.withdraw();
-                target.device.write(start, &data[range]).map_err(|errno| target.write_failed(start.0, errno))
-            }
+        let failed = |errno| target.write_failed(start.0, errno);
+        if !target.device.has_write_async() {
+            return target.device.write(start, &data[range]).map_err(failed);
         }
+        let request = WriteRequest::new(&self.completions, place.target, start, Arc::clone(data), range);
+        self.in_flight.push(place);
+        target.device.write_async(request).map_err(failed)?;
+        self.collect()
     }
 
     /// Takes zeroes, to be written with those that follow on them.

@@ -24,7 +24,7 @@ impl<D: Device> Target<D> {
     pub(super) fn open<H: Host<Device = D>>(host: &H, name: &[u8], geometry: Geometry) -> Result<Target<D>, Error> {
         let failed = |why, errno| Error::Device { device: label(name), why, errno };
         let device = host.find(name).ok_or_else(|| Error::UnknownDevice(label(name)))?;
-        let device = Held::new(device).map_err(|errno| failed("can't take a reference", errno))?;
+        let device = Held::new(device).map_err(|errno| failed("take a reference to", errno))?;
         if device.is_read_only() {
             return Err(Error::ReadOnly(label(name)));
         }
@@ -36,7 +36,7 @@ impl<D: Device> Target<D> {
         if length.unsigned_abs() % SECTOR_BYTES != 0 {
             return Err(Error::OddLength { device: label(name), length });
         }
-        device.activate().map_err(|errno| failed("can't activate", errno))?;
+        device.activate().map_err(|errno| failed("activate", errno))?;
         let zero_unit = device.has_write_zeroes().then(|| zero_unit(device.cluster_bytes(), geometry));
         let total = length.unsigned_abs() / SECTOR_BYTES;
         Ok(Target { name: name.to_vec(), device, total, zero_unit })

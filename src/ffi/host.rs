@@ -215,6 +215,15 @@ fn c_count(range: Sectors) -> c_int {
     c_int::try_from(range.count).unwrap_or(c_int::MAX)
 }
 
+/// What `aio_read` and `aio_write` return: NULL means that the request was not started, even if the host has completed it.
+fn accepted(started: *mut c_void, ticket: *mut c_void) -> Result<(), Errno> {
+    if started.is_null() {
+        drop(redeem(ticket, |_| true));
+        return Err(Errno::IO);
+    }
+    Ok(())
+}
+
 impl CDevice {
     fn bs(&self) -> *mut BlockDriverState {
         self.pointer.0.as_ptr()
@@ -267,15 +276,12 @@ impl Device for CDevice {
         Some(Extent { is: is == 1, sectors: sectors.into() })
     }
 
-    fn read(&self, request: ReadRequest) {
+    fn read(&self, request: ReadRequest) -> Result<(), Errno> {
         let (range, buffer) = (request.sectors(), request.as_ptr());
         let ticket = park(Parked::Read(request));
         let (start, count) = (c_sector(range.start), c_count(range));
         let started = call!(self.tables.bdrv.aio_read, self.bs(), start, buffer, count, Some(completed), ticket);
-        if started.is_null() {
-            // Dropping the request answers it with an error.
-            drop(redeem(ticket, |_| true));
-        }
+        accepted(started, ticket)
     }
 
     fn write(&self, start: Sector, data: &[u8]) -> Result<(), Errno> {
@@ -283,18 +289,16 @@ impl Device for CDevice {
         Errno::check(call!(self.tables.bdrv.write, self.bs(), c_sector(start), data.as_ptr(), count).into())
     }
 
-    fn write_async(&self, request: WriteRequest) -> Result<(), WriteRequest> {
-        if self.tables.bdrv.aio_write.is_none() {
-            return Err(request);
-        }
+    fn has_write_async(&self) -> bool {
+        self.tables.bdrv.aio_write.is_some()
+    }
+
+    fn write_async(&self, request: WriteRequest) -> Result<(), Errno> {
         let (range, data) = (request.sectors(), request.data().as_ptr());
         let ticket = park(Parked::Write(request));
         let (start, count) = (c_sector(range.start), c_count(range));
         let started = call!(self.tables.bdrv.aio_write, self.bs(), start, data, count, Some(completed), ticket);
-        if started.is_null() {
-            drop(redeem(ticket, |_| true));
-        }
-        Ok(())
+        accepted(started, ticket)
     }
 
     fn write_zeroes(&self, range: Sectors) -> Option<Result<(), Errno>> {

@@ -65,12 +65,12 @@ impl<D: Device> SourceDevice<D> {
             Ok(0) => return Ok(None),
             Ok(length) => length,
             Err(errno) if errno.means_empty() => return Ok(None),
-            Err(errno) => return Err(failed("can't get the length", errno)),
+            Err(errno) => return Err(failed("get the length of", errno)),
         };
         let device = match Held::new(device) {
             Ok(device) => device,
             Err(errno) if errno.means_empty() => return Ok(None),
-            Err(errno) => return Err(failed("can't take a reference", errno)),
+            Err(errno) => return Err(failed("take a reference to", errno)),
         };
         if !(1..=MAX_NAME).contains(&name.len()) {
             return Err(Error::NameLength { device: label(&name), length: name.len() });
@@ -104,13 +104,17 @@ impl<D: Device> SourceDevice<D> {
     }
 
     pub(super) fn start_tracking(&mut self) -> Result<(), Error> {
-        self.device.set_tracking(true).map_err(|errno| self.failed("can't track the writes", errno))?;
+        self.device.set_tracking(true).map_err(|errno| self.failed("track the writes to", errno))?;
         self.tracking = true;
         Ok(())
     }
 
     fn failed(&self, why: &'static str, errno: Errno) -> Error {
         Error::Device { device: self.label(), why, errno }
+    }
+
+    pub(super) fn read_failed(&self, sector: Sector, errno: Errno) -> Error {
+        Error::Read { device: self.label(), sector: sector.0, errno }
     }
 
     pub(super) fn device(&self) -> &D {
@@ -222,7 +226,7 @@ impl<D: Device> SourceDevice<D> {
     }
 
     pub(super) fn dirty_chunks(&self) -> Result<u64, Error> {
-        self.device.dirty_chunks().map_err(|errno| self.failed("can't count the dirty chunks", errno))
+        self.device.dirty_chunks().map_err(|errno| self.failed("count the dirty chunks of", errno))
     }
 
     /// Bytes in dirty chunks.
@@ -267,7 +271,7 @@ impl<D: Device> SourceDevice<D> {
 
     /// Fails if the device has not the length any more that it had at setup: what was added would be lost.
     pub(super) fn check_length(&self) -> Result<(), Error> {
-        let is = self.device.length().map_err(|errno| self.failed("can't get the length", errno))?;
+        let is = self.device.length().map_err(|errno| self.failed("get the length of", errno))?;
         let was = self.total_bytes();
         if u64::try_from(is) == Ok(was) { Ok(()) } else { Err(Error::Resized { device: self.label(), was, is }) }
     }

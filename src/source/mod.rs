@@ -306,7 +306,7 @@ impl<H: Host> Outgoing<H> {
             device.reads -= 1;
             self.last_read = done.when.map_or(self.last_read, |when| when.max(self.last_read));
             if let Err(errno) = done.result {
-                return Err(Error::Read { device: device.label(), sector: done.sectors.start.0, errno });
+                return Err(device.read_failed(done.sectors.start, errno));
             }
             let chunk = self.settings.geometry.chunk_of(done.sectors.start);
             self.ready.push_back(Ready { device: done.device, chunk, data: done.buffer });
@@ -326,27 +326,25 @@ impl<H: Host> Outgoing<H> {
     /// Starts as many reads as there is room for, the devices in turn.
     fn fill(&mut self, window: usize) -> Result<(), Error> {
         let most = window.min(self.settings.max_reads as usize);
-        let mut buffer = None;
+        let mut unused = None;
         let mut idle = 0;
         while idle < self.devices.len() && self.in_flight < most && self.in_flight + self.ready.len() < window {
-            if buffer.is_none() {
-                buffer = match self.pool.take() {
-                    Ok(buffer) => Some(buffer),
-                    Err(NoBuffer::InUse) => break,
-                    Err(NoBuffer::NoMemory) => return Err(Error::NoMemory("a chunk".to_owned())),
-                };
-            }
+            let buffer = match unused.take().map_or_else(|| self.pool.take(), Ok) {
+                Ok(buffer) => buffer,
+                Err(NoBuffer::InUse) => break,
+                Err(NoBuffer::NoMemory) => return Err(Error::NoMemory("a chunk".to_owned())),
+            };
             let turn = self.turn;
             self.turn = (turn + 1) % self.devices.len();
             // A slow device must not take the places of all the others.
             let share = (most / self.devices_with_work()).max(1);
-            match self.next_chunk(turn, share)? {
-                Some(chunk) => {
-                    idle = 0;
-                    self.start_chunk(turn, chunk, &mut buffer);
-                }
-                None => idle += 1,
-            }
+            unused = if let Some(chunk) = self.next_chunk(turn, share)? {
+                idle = 0;
+                self.start_chunk(turn, chunk, buffer)?
+            } else {
+                idle += 1;
+                Some(buffer)
+            };
             self.leave_bulk();
         }
         Ok(())
@@ -378,20 +376,22 @@ impl<H: Host> Outgoing<H> {
         }
     }
 
-    fn start_chunk(&mut self, index: usize, chunk: Chunk, buffer: &mut Option<Buffer>) {
+    /// Starts on a chunk; gives the buffer back if it need not be read.
+    fn start_chunk(&mut self, index: usize, chunk: Chunk, mut buffer: Buffer) -> Result<Option<Buffer>, Error> {
         let device = &mut self.devices[index];
         device.take(chunk);
         if device.is_known_zero(chunk) {
             self.ready.push_back(Ready { device: index, chunk, data: None });
-            return;
+            return Ok(Some(buffer));
         }
-        let Some(mut buffer) = buffer.take() else { return };
         let sectors = device.sectors(chunk);
         // A tail's padding is zero: the buffer may hold some other chunk.
         buffer[sectors.bytes()..].fill(0);
         device.reads += 1;
         self.in_flight += 1;
-        device.device().read(ReadRequest::new(&self.completions, index, sectors, buffer));
+        let started = device.device().read(ReadRequest::new(&self.completions, index, sectors, buffer));
+        started.map_err(|errno| device.read_failed(sectors.start, errno))?;
+        Ok(None)
     }
 
     /// Sends what is ready, as far as the step's limits allow; returns how many chunks that were.

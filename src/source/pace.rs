@@ -24,6 +24,8 @@ pub(super) struct Pace {
     /// Since when a time has not been accounted for, and what was waited for in it.
     since: i64,
     waiting: Option<Wait>,
+    /// Bytes that the stream has got in the last step and is taking its time for.
+    held: u64,
 }
 
 impl Pace {
@@ -31,7 +33,7 @@ impl Pace {
     pub(super) fn begin(&mut self, now: i64, reads_done: Option<i64>) {
         match self.waiting.take() {
             None => {}
-            Some(Wait::Stream) => self.account(now, 0),
+            Some(Wait::Stream) => self.account(now, self.held),
             Some(Wait::Reads) => self.account(reads_done.map_or(now, |done| done.min(now)), 0),
         }
         self.since = now;
@@ -39,8 +41,13 @@ impl Pace {
 
     /// The step ends, having sent so many bytes.
     pub(super) fn end(&mut self, now: i64, sent: u64, waiting: Option<Wait>) {
-        self.account(now, sent);
-        self.since = now;
+        if waiting == Some(Wait::Stream) {
+            // That it took them in no time only means that it has a buffer.
+            self.held = sent;
+        } else {
+            self.account(now, sent);
+            self.since = now;
+        }
         self.waiting = waiting;
     }
 
