@@ -111,25 +111,17 @@ static BlockBackend *find_backend(BlockDriverState *bs)
     return blk;
 }
 
-/* They are all found before one is visited: that makes BlockBackends. */
 static void bdrv_ops_iterate(BlkMigDeviceVisitor *it, void *opaque)
 {
-    g_autoptr(GPtrArray) found = g_ptr_array_new();
     DEVICE_LOCK_GUARD(NULL);
     BdrvNextIterator iter;
     BlockDriverState *bs;
-    guint i;
 
     for (bs = bdrv_first(&iter); bs; bs = bdrv_next(&iter)) {
         /* Nodes without a backend are parts of devices, or nobody's. */
         if (find_backend(bs)) {
-            bdrv_ref(bs);
-            g_ptr_array_add(found, bs);
+            it(opaque, bs);
         }
-    }
-    for (i = 0; i < found->len; i++) {
-        it(opaque, g_ptr_array_index(found, i));
-        bdrv_unref(g_ptr_array_index(found, i));
     }
 }
 
@@ -485,8 +477,10 @@ static int report_failure(QEMUFile *f, int ret)
     return ret;
 }
 
+/* The iothread lock keeps what iterate has found until ref has got it. */
 static int block_save_setup(QEMUFile *f, void *opaque)
 {
+    DEVICE_LOCK_GUARD(NULL);
     BlkMigOptions options = {
         .struct_size = sizeof(options),
         .zero_blocks = migrate_zero_blocks(),

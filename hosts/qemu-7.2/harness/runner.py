@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runs cases one after the other, each in a folder of its own with QEMUs of its own."""
+import itertools
+import pathlib
+import shutil
+import tempfile
+import time
+import traceback
+
+from .images import ImageError, Images
+from .qmp import QMPError
+from .vm import BUILD, VM, VMError, disk
+
+CASES = []
+
+
+class Skip(Exception):
+    """A case can't run here; the text says why."""
+
+
+class Failed(Exception):
+    """A case saw something wrong; the text says what."""
+
+
+def case(*names):
+    """Marks a function as a case; its parameters, if any, come from the product of the named lists."""
+    def add(function):
+        for values in itertools.product(*names):
+            CASES.append((function, values))
+        return function
+    return add
+
+
+def check(condition, text):
+    if not condition:
+        raise Failed(text)
+
+
+class Lab:
+    """What a case works with: a folder, images, and QEMUs that end with it."""
+
+    def __init__(self, folder, images):
+        self.folder = pathlib.Path(folder)
+        self.images = images
+        self.vms = []
+        self.notes = []
+
+    def note(self, text):
+        """Something to tell beside the result."""
+        self.notes.append(text)
+
+    def path(self, name):
+        return self.folder / name
+
+    def uri(self, name="migrate"):
+        return f"unix:{self.folder / name}.sock"
+
+    def vm(self, which, name, args, **options):
+        """Starts a QEMU of vm.BINARIES."""
+        vm = VM(which, self.folder, name, args, **options)
+        self.vms.append(vm)
+        return vm
+
+    def pair(self, disks, source="ours", target="ours", **options):
+        """Two QEMUs with the same disks, the second waiting for the first. disks: (name, source image, target image, format)."""
+        one = [arg for name, image, _, fmt in disks for arg in disk(name, image, fmt)]
+        two = [arg for name, _, image, fmt in disks for arg in disk(name, image, fmt)]
+        if "debian" in (source, target):
+            # Debian's knows no qtest; a guest that stands still saves the emulation.
+            options["accel"] = "tcg"
+            one.append("-S")
+            two.append("-S")
+        return (self.vm(source, "source", one, **options),
+                self.vm(target, "target", two, incoming=self.uri(), **options))
+
+    def finish(self):
+        """Ends what still runs; no QEMU may have died of a signal that it did not get from us."""
+        dead = [vm for vm in self.vms if not vm.killed and (vm.process.poll() or 0) < 0]
+        for vm in self.vms:
+            vm.kill()
+        for vm in dead:
+            raise Failed(f"{vm.name} died of signal {-vm.process.returncode}: {vm.log()}")
+
+
+def run_case(function, values, folder, images):
+    """Returns the result (passed, failed, skipped), why, and the notes."""
+    lab = Lab(folder, images)
+    try:
+        try:
+            function(lab, *values)
+        finally:
+            lab.finish()
+    except Skip as reason:
+        return "skipped", str(reason), lab.notes
+    except (Failed, VMError, QMPError, ImageError) as reason:
+        return "failed", str(reason), lab.notes
+    except Exception:  # a broken case must not end the run
+        return "failed", traceback.format_exc(), lab.notes
+    return "passed", "", lab.notes
+
+
+def title(function, values):
+    return ": ".join(filter(None, [function.__doc__.splitlines()[0].rstrip("."), ", ".join(map(str, values))]))
+
+
+def run(pattern="", keep=False):
+    """Runs the cases whose title holds the pattern; returns whether none failed."""
+    count = {"passed": 0, "failed": 0, "skipped": 0}
+    parent = "/dev/shm" if shutil.disk_usage("/dev/shm").free > 4 << 30 else None
+    top = pathlib.Path(tempfile.mkdtemp(prefix="blkmig-", dir=parent))
+    images = Images(top, BUILD / "qemu-img")
+    try:
+        for number, (function, values) in enumerate(CASES):
+            name = title(function, values)
+            if pattern not in name:
+                continue
+            folder = top / str(number)
+            folder.mkdir()
+            start = time.monotonic()
+            result, why, notes = run_case(function, values, folder, images)
+            count[result] += 1
+            print(f"{result:8}{time.monotonic() - start:6.1f} s  {name}" + (f" -- {why}" if why else ""), flush=True)
+            for text in notes:
+                print(f"{'':16}  note: {text}", flush=True)
+            if not keep:
+                shutil.rmtree(folder)
+    finally:
+        if not keep:
+            shutil.rmtree(top)
+    print(f"{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped")
+    return count["failed"] == 0

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One QEMU process, and how a migration between two goes."""
+import os
+import pathlib
+import subprocess
+import time
+
+from .qmp import QMP, QMPError
+
+CACHE = pathlib.Path(os.environ.get("BLKMIG_CACHE") or pathlib.Path.home() / ".cache/blkmig")
+BUILD = CACHE / "build-modified"
+BINARIES = {
+    "ours": BUILD / "qemu-system-x86_64",
+    "unmodified": CACHE / "build-unmodified/qemu-system-x86_64",
+    "debian": CACHE / "debian/usr/bin/qemu-system-x86_64",
+}
+FIRMWARE = ["-L", CACHE / "debian/usr/share/seabios", "-L", CACHE / "debian/usr/share/qemu"]
+MACHINE = ["-nodefaults", "-display", "none", "-cpu", "qemu64"]
+ENDED = ("completed", "failed", "cancelled")
+
+
+class VMError(Exception):
+    """A QEMU did not do what it should have done."""
+
+
+def disk(name, path, fmt, *options, device="virtio-blk-pci"):
+    """The arguments for a disk: a named drive and the device that shows it to the guest."""
+    drive = f"if=none,id={name},file={path},format={fmt}"
+    return ["-drive", ",".join([drive, *options]), "-device", f"{device},drive={name}"]
+
+
+class VM:
+    """A QEMU process. It is running when the constructor returns; end it with quit() or kill()."""
+
+    def __init__(self, which, folder, name, args, incoming=None, accel="qtest", memory=64, before=()):
+        """which: one of BINARIES. before: a command to run QEMU under, such as unshare."""
+        self.name = name
+        self.folder = pathlib.Path(folder)
+        self.monitor = self.folder / f"{name}.qmp"
+        self.output = self.folder / f"{name}.log"
+        self.killed = False
+        command = [*before, BINARIES[which], *FIRMWARE, *MACHINE, "-machine", f"pc-i440fx-7.2,accel={accel}",
+                   "-m", str(memory), "-qmp", f"unix:{self.monitor},server=on,wait=off",
+                   *(["-incoming", incoming] if incoming else []), *args]
+        with open(self.output, "wb") as log:
+            self.process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=subprocess.STDOUT)
+        try:
+            self.qmp = QMP(str(self.monitor), self.alive)
+        except QMPError as error:
+            self.kill()
+            raise VMError(f"{name} did not start: {error}: {self.log()}") from None
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def log(self):
+        return self.output.read_text(errors="replace").strip()
+
+    def cmd(self, execute, **arguments):
+        return self.qmp.command(execute, **arguments)
+
+    def hmp(self, line):
+        return self.cmd("human-monitor-command", command_line=line)
+
+    def io(self, device, command):
+        """Reads or writes as the guest's device would: dirty tracking sees it."""
+        answer = self.hmp(f'qemu-io {device} "{command}"')
+        if "failed" in answer or "rror" in answer:
+            raise VMError(f"{self.name}: qemu-io {device} {command}: {answer.strip()}")
+
+    def status(self):
+        return self.cmd("query-status")["status"]
+
+    def rss_kib(self):
+        for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+        raise VMError(f"{self.name} is gone")
+
+    def cpu_seconds(self):
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / 100
+
+    # The end of the process
+
+    def wait_exit(self, timeout=30):
+        """The exit status; below 0 for a signal."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise VMError(f"{self.name} still runs: {self.log()}") from None
+
+    def quit(self):
+        if self.alive():
+            try:
+                self.cmd("quit")
+            except QMPError:
+                pass  # the answer and the end of the process race
+        status = self.wait_exit()
+        self.qmp.close()
+        return status
+
+    def kill(self):
+        self.killed = True
+        if self.alive():
+            self.process.kill()
+        self.process.wait(10)
+
+    # Migration
+
+    def migrate(self, uri, bandwidth=1 << 30, downtime_ms=300, incremental=False, capabilities=()):
+        """Starts a block migration."""
+        self.cmd("migrate-set-parameters", max_bandwidth=bandwidth, downtime_limit=downtime_ms)
+        self.set_capabilities(*capabilities)
+        self.cmd("migrate", uri=uri, blk=not incremental, inc=incremental)
+
+    def set_capabilities(self, *names):
+        self.cmd("migrate-set-capabilities",
+                 capabilities=[{"capability": name, "state": True} for name in names])
+
+    def migration(self):
+        return self.cmd("query-migrate")
+
+    def wait_migration(self, *wanted, timeout=60):
+        """Waits for the end of an outgoing migration, which must be one of these; returns query-migrate's answer."""
+        info = self.wait_for(lambda i: i.get("status") in ENDED, timeout)
+        if info["status"] not in wanted:
+            raise VMError(f"{self.name}: migration {info['status']}, not {' or '.join(wanted)}: "
+                          f"{info.get('error-desc', 'no error-desc')}; {self.log()}")
+        return info
+
+    def wait_for(self, reached, timeout=60):
+        """Polls query-migrate until reached(answer)."""
+        deadline = time.monotonic() + timeout
+        while True:
+            info = self.migration()
+            if reached(info):
+                return info
+            if time.monotonic() > deadline:
+                raise VMError(f"{self.name}: migration stays {info}")
+            time.sleep(0.01)
+
+    def wait_arrival(self, timeout=30):
+        """Waits until an incoming guest has arrived."""
+        deadline = time.monotonic() + timeout
+        while self.status() == "inmigrate":
+            if time.monotonic() > deadline:
+                raise VMError(f"{self.name}: the guest does not arrive: {self.log()}")
+            time.sleep(0.01)
+
+    def assert_running(self):
+        """The guest still runs, and its disks still answer."""
+        if not self.alive() or self.status() != "running":
+            state = self.status() if self.alive() else f"exited with {self.process.returncode}"
+            raise VMError(f"{self.name} should run its guest, but is {state}: {self.log()}")
