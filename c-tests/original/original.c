@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The original behind the face of blkmig.h: the tables go to the classic hypervisor underneath it, its five functions are
- * its own, and what it never had says so. A program that drives the module by stages can be linked with either.
+ * its own, and what came later says -ENOSYS. A program that drives the module by stages can be linked with either.
  */
 #include "classic.h"
 #include <blkmig.h>
@@ -15,7 +15,7 @@ int blk_mig_set_host(const BlkMigHost *host)
 int blk_mig_set_options(const BlkMigOptions *options)
 {
     (void)options;
-    return 0;
+    return -ENOSYS;
 }
 
 int blk_mig_get_stats(BlkMigStats *stats)
@@ -26,8 +26,36 @@ int blk_mig_get_stats(BlkMigStats *stats)
 
 size_t blk_mig_last_error(char *buf, size_t size)
 {
-    if (buf && size) {
+    if (size) {
         *buf = 0;
     }
     return 0;
+}
+
+int blk_mig_save_setup(QEMUFile *f, void *opaque)
+{
+    (void)f;
+    (void)opaque;
+    return -ENOSYS;
+}
+
+int blk_mig_save_iterate(QEMUFile *f, void *opaque)
+{
+    return blk_mig_save_setup(f, opaque);
+}
+
+int blk_mig_save_complete(QEMUFile *f, void *opaque)
+{
+    return blk_mig_save_setup(f, opaque);
+}
+
+uint64_t blk_mig_save_pending(void *opaque)
+{
+    (void)opaque;
+    return 0;
+}
+
+void blk_mig_save_cleanup(void *opaque)
+{
+    (void)opaque;
 }
