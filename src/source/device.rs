@@ -231,11 +231,13 @@ impl<D: Device> SourceDevice<D> {
 
     /// Bytes in dirty chunks.
     pub(super) fn dirty_bytes(&self) -> Result<u64, Error> {
-        let chunks = self.dirty_chunks()?.min(self.chunks);
         let tail = Chunk(self.chunks - 1);
         let padding = self.geometry.chunk_bytes() - self.sectors(tail).bytes();
-        let dirty_tail = chunks > 0 && padding > 0 && self.is_dirty(tail);
-        Ok(chunks * self.geometry.chunk_bytes() as u64 - if dirty_tail { padding as u64 } else { 0 })
+        // Before they are counted: a tail that the guest dirties in between is then counted as too long, not as too short.
+        let dirty_tail = padding > 0 && self.is_dirty(tail);
+        let chunks = self.dirty_chunks()?.min(self.chunks);
+        let counted = chunks * self.geometry.chunk_bytes() as u64;
+        Ok(counted.saturating_sub(if dirty_tail { padding as u64 } else { 0 }))
     }
 
     /// Every byte that the destination still lacks, `dirty` of them in dirty chunks. Chunks that are dirty and not yet read
