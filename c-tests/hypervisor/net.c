@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -17,7 +18,7 @@
 
 #include "app.h"
 
-static volatile sig_atomic_t caught;
+static atomic_int caught;                  /* the signal's number */
 static int wake_fd = -1;                   /* written once and never read: from then on each poll returns at once */
 
 static void on_signal(int number)
