@@ -165,6 +165,11 @@ impl<H: Host> Section<'_, H> {
 
     fn load_block(&mut self, sector: Sector) -> Result<(), Error> {
         let place = self.load_place(sector)?;
+        // Zeroes may have to be written from a buffer too: if there is but one, not while this block has it.
+        let sole = self.pool.limit() == 1;
+        if sole {
+            self.flush_zeroes()?;
+        }
         let mut buffer = self.take_buffer()?;
         self.get(&mut buffer, "a chunk's data")?;
         let bytes = place.sectors.bytes();
@@ -182,7 +187,7 @@ impl<H: Host> Section<'_, H> {
         let buffer = Arc::new(buffer);
         for (zero, range) in runs {
             let place = Place { target: place.target, sectors: part(place.sectors, &range) };
-            if zero {
+            if zero && !sole {
                 self.write_zeroes(place)?;
             } else {
                 self.write(place, &buffer, range)?;
