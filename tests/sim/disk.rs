@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A disk: its data, what it knows of them, and who tracks the writes to it.
+
+use std::ops::Range;
+
+use blkmig::error::Errno;
+use blkmig::geometry::{SECTOR_BYTES, Sectors};
+
+pub(crate) const SECTOR: usize = SECTOR_BYTES as usize;
+
+/// Why a disk takes no part in migrations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Normal,
+    ReadOnly,
+    Empty,
+    NoMedium,
+    /// The reference can't be had: nothing is behind the device any more.
+    Gone,
+}
+
+pub(crate) struct Disk {
+    pub(crate) name: Vec<u8>,
+    pub(crate) kind: Kind,
+    pub(crate) data: Vec<u8>,
+    /// Sectors in an allocation unit, and which units are in the disk's own image.
+    pub(crate) cluster: u64,
+    pub(crate) allocated: Vec<bool>,
+    /// Sectors in a unit of dirty tracking, and which are dirty.
+    pub(crate) chunk: u64,
+    pub(crate) dirty: Vec<bool>,
+    pub(crate) tracking: bool,
+    pub(crate) held: u32,
+}
+
+impl Disk {
+    pub(crate) fn new(name: &[u8], kind: Kind, sectors: u64, chunk: u64, cluster: u64) -> Disk {
+        Disk {
+            name: name.to_vec(),
+            kind,
+            data: vec![0; sectors as usize * SECTOR],
+            cluster,
+            allocated: vec![false; sectors.div_ceil(cluster) as usize],
+            chunk,
+            dirty: vec![false; sectors.div_ceil(chunk) as usize],
+            tracking: false,
+            held: 0,
+        }
+    }
+
+    pub(crate) fn sectors(&self) -> u64 {
+        (self.data.len() / SECTOR) as u64
+    }
+
+    pub(crate) fn migrates(&self) -> bool {
+        self.kind == Kind::Normal
+    }
+
+    pub(crate) fn length(&self) -> Result<i64, Errno> {
+        match self.kind {
+            Kind::Empty => Ok(0),
+            Kind::NoMedium => Err(Errno::NO_MEDIUM),
+            _ => Ok(self.data.len() as i64),
+        }
+    }
+
+    pub(crate) fn bytes(&self, range: Sectors) -> &[u8] {
+        &self.data[span(range)]
+    }
+
+    pub(crate) fn put(&mut self, start: u64, data: &[u8]) {
+        let at = start as usize * SECTOR;
+        self.data[at..at + data.len()].copy_from_slice(data);
+        let end = start + (data.len() / SECTOR) as u64;
+        for unit in start / self.cluster..end.div_ceil(self.cluster) {
+            self.allocated[unit as usize] = true;
+        }
+    }
+
+    /// Fills sectors as a guest would: each with a pattern of its own, or with zeroes for a stamp of 0.
+    pub(crate) fn stamp(&mut self, sectors: Range<u64>, stamp: u64) {
+        for sector in sectors {
+            self.put(sector, &pattern(sector, stamp));
+        }
+    }
+
+    pub(crate) fn mark_dirty(&mut self, sectors: Range<u64>) {
+        if self.tracking && !sectors.is_empty() {
+            for chunk in sectors.start / self.chunk..sectors.end.div_ceil(self.chunk) {
+                self.dirty[chunk as usize] = true;
+            }
+        }
+    }
+
+    pub(crate) fn is_allocated(&self, sector: u64) -> bool {
+        self.allocated[(sector / self.cluster) as usize]
+    }
+
+    pub(crate) fn is_zero(&self, sector: u64) -> bool {
+        let at = sector as usize * SECTOR;
+        self.data[at..at + SECTOR].iter().all(|&byte| byte == 0)
+    }
+}
+
+/// How far from the start of `range` the answer stays what it is there.
+pub(crate) fn run(range: Sectors, answer: impl Fn(u64) -> bool) -> (bool, u64) {
+    let first = answer(range.start.0);
+    let end = (range.start.0..range.end().0).find(|&sector| answer(sector) != first).unwrap_or(range.end().0);
+    (first, end - range.start.0)
+}
+
+pub(crate) fn span(range: Sectors) -> Range<usize> {
+    range.start.0 as usize * SECTOR..range.end().0 as usize * SECTOR
+}
+
+pub(crate) fn pattern(sector: u64, stamp: u64) -> [u8; SECTOR] {
+    let mut bytes = [0; SECTOR];
+    if stamp != 0 {
+        let word = (stamp << 24 | sector).to_le_bytes();
+        for part in bytes.chunks_exact_mut(word.len()) {
+            part.copy_from_slice(&word);
+        }
+    }
+    bytes
+}

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The engine's traits, made of a [`Machine`].
+
+use std::rc::Rc;
+
+use blkmig::error::Errno;
+use blkmig::geometry::{Sector, Sectors};
+use blkmig::host::{Device, Extent, Host};
+use blkmig::request::{ReadRequest, WriteRequest};
+
+use super::disk::{Disk, Kind, run};
+use super::machine::Machine;
+use super::{Call, Sabotage};
+
+pub(crate) struct SimHost(pub(crate) Rc<Machine>);
+
+pub(crate) struct SimDevice {
+    machine: Rc<Machine>,
+    index: usize,
+}
+
+impl Host for SimHost {
+    type Device = SimDevice;
+
+    fn devices(&self) -> Vec<SimDevice> {
+        self.0.enter(Call::Devices);
+        let count = self.0.disks.borrow().len();
+        (0..count).map(|index| SimDevice { machine: Rc::clone(&self.0), index }).collect()
+    }
+
+    fn find(&self, name: &[u8]) -> Option<SimDevice> {
+        if self.0.enter(Call::Find) {
+            return None;
+        }
+        let index = self.0.disks.borrow().iter().position(|disk| disk.name == name)?;
+        Some(SimDevice { machine: Rc::clone(&self.0), index })
+    }
+
+    fn drain(&self) {
+        // A threaded host's lie would cost real time: the engine gives its threads a second to catch up.
+        let lies = self.0.enter(Call::Drain) && !self.0.features.threaded;
+        let in_flight = self.0.ios.borrow().len();
+        if lies && in_flight > 0 {
+            self.0.sim.broken.set(true);
+            self.0.complete_some(self.0.sim.rng.index(in_flight));
+        } else {
+            self.0.complete_some(usize::MAX);
+        }
+    }
+
+    fn wait(&self) -> bool {
+        let fails = self.0.enter(Call::Wait);
+        if !self.0.features.wait {
+            // The engine is about to block: on a threaded host that is when another thread gets its turn.
+            if self.0.features.threaded {
+                self.0.complete_some(1);
+            }
+            return false;
+        }
+        // It may return with nothing done, but not for ever.
+        if !fails || self.0.features.threaded {
+            self.0.complete_some(1 + self.0.sim.rng.index(3));
+        }
+        true
+    }
+
+    fn threaded(&self) -> bool {
+        self.0.enter(Call::Threaded);
+        self.0.features.threaded
+    }
+
+    fn now_ns(&self) -> i64 {
+        let now = self.0.sim.now();
+        if self.0.enter(Call::Now) {
+            return self.0.sim.rng.pick(&[0, -1, i64::MIN, i64::MAX, now - 1_000_000_000, now + 3_600_000_000_000]);
+        }
+        self.0.sim.now()
+    }
+
+    fn max_downtime_ns(&self) -> u64 {
+        if self.0.enter(Call::MaxDowntime) { u64::MAX } else { self.0.features.max_downtime_ns }
+    }
+}
+
+impl SimDevice {
+    fn enter(&self, call: Call) -> bool {
+        self.machine.enter(call)
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Disk) -> T) -> T {
+        f(&mut self.machine.disks.borrow_mut()[self.index])
+    }
+
+    /// The device must be held, and tracked.
+    fn tracked<T>(&self, f: impl FnOnce(&mut Disk) -> T) -> T {
+        let sound = self.with(|disk| disk.held > 0 && disk.tracking);
+        if !sound {
+            self.machine.wrong("dirty tracking is asked about a device that is not held and tracked");
+        }
+        self.with(f)
+    }
+}
+
+impl Device for SimDevice {
+    fn name(&self) -> Vec<u8> {
+        self.enter(Call::Name);
+        self.with(|disk| disk.name.clone())
+    }
+
+    fn hold(&self) -> Result<(), Errno> {
+        if self.enter(Call::Hold) {
+            return Err(Errno::IO);
+        }
+        self.with(|disk| {
+            if disk.kind == Kind::Gone {
+                return Err(Errno::NO_MEDIUM);
+            }
+            disk.held += 1;
+            Ok(())
+        })
+    }
+
+    fn release(&self) {
+        self.enter(Call::Release);
+        let machine = &self.machine;
+        let (held, tracking) = self.with(|disk| (disk.held, disk.tracking));
+        if held == 0 {
+            return machine.wrong("a reference is given back that was not taken");
+        }
+        if !machine.sim.broken.get() {
+            if tracking && machine.is_source() && held == 1 && !machine.sim.was_struck() {
+                machine.wrong("a device is let go while it is tracked");
+            }
+            if machine.ios.borrow().iter().any(|io| io.disk == self.index) {
+                machine.wrong("a device is let go with requests in flight");
+            }
+        }
+        if !machine.sim.sabotaged(Sabotage::LeaksReference) {
+            self.with(|disk| disk.held -= 1);
+        }
+    }
+
+    fn length(&self) -> Result<i64, Errno> {
+        if self.enter(Call::Length) {
+            return Err(Errno::IO);
+        }
+        self.with(|disk| disk.length())
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.enter(Call::IsReadOnly);
+        self.with(|disk| disk.kind == Kind::ReadOnly)
+    }
+
+    fn allocated(&self, range: Sectors) -> Result<Extent, Errno> {
+        let rng = &self.machine.sim.rng;
+        if self.enter(Call::Allocated) {
+            return match rng.below(4) {
+                0 => Err(Errno::IO),
+                1 => Ok(Extent { is: false, sectors: 0 }),
+                2 => Ok(Extent { is: false, sectors: i64::MIN }),
+                _ => Ok(Extent { is: true, sectors: 0 }),
+            };
+        }
+        let (is, sectors) = self.with(|disk| {
+            if range.end().0 > disk.sectors() || range.count == 0 {
+                return (true, 0);
+            }
+            run(range, |sector| disk.is_allocated(sector))
+        });
+        if sectors == 0 {
+            self.machine.wrong(&format!("asked for the allocation of {range:?}"));
+        }
+        // Hosts stop early at the ends of their tables, and go on past the range when the rest is alike.
+        let sectors = match rng.below(8) {
+            0 => 1 + rng.below(sectors),
+            1 if sectors == u64::from(range.count) => i64::MAX as u64,
+            _ => sectors,
+        };
+        Ok(Extent { is, sectors: sectors as i64 })
+    }
+
+    fn known_zero(&self, range: Sectors) -> Option<Extent> {
+        let rng = &self.machine.sim.rng;
+        if self.enter(Call::KnownZero) {
+            return rng.pick(&[None, Some(Extent { is: true, sectors: 0 }), Some(Extent { is: true, sectors: -7 })]);
+        }
+        if !self.machine.features.known_zero || rng.chance(100) {
+            return None;
+        }
+        let (is, sectors) = self.with(|disk| run(range, |sector| disk.is_zero(sector)));
+        let sectors = if rng.chance(200) { 1 + rng.below(sectors) } else { sectors };
+        Some(Extent { is, sectors: sectors as i64 })
+    }
+
+    fn read(&self, request: ReadRequest) -> Result<(), Errno> {
+        let fails = self.enter(Call::Read);
+        if fails && self.machine.sim.rng.chance(300) {
+            return Err(Errno::IO); // it could not start
+        }
+        self.machine.submit_read(self.index, request, fails);
+        self.machine.sim.leave(Call::Read);
+        Ok(())
+    }
+
+    fn write(&self, start: Sector, data: &[u8]) -> Result<(), Errno> {
+        let fails = self.enter(Call::Write);
+        self.machine.check_write(self.index, Sectors { start, count: (data.len() / 512) as u32 });
+        if self.machine.features.async_writes {
+            self.machine.wrong("a synchronous write on a host that has others");
+        }
+        if fails {
+            // A disk may have done half of it.
+            self.machine.store(self.index, start.0, &data[..data.len() / 1024 * 512]);
+            return Err(Errno::IO);
+        }
+        self.machine.store(self.index, start.0, data);
+        Ok(())
+    }
+
+    fn has_write_async(&self) -> bool {
+        self.enter(Call::HasWriteAsync);
+        self.machine.features.async_writes
+    }
+
+    fn write_async(&self, request: WriteRequest) -> Result<(), Errno> {
+        let fails = self.enter(Call::WriteAsync);
+        if !self.machine.features.async_writes {
+            self.machine.wrong("an asynchronous write on a host that has none");
+        }
+        if fails && self.machine.sim.rng.chance(300) {
+            return Err(Errno::IO);
+        }
+        self.machine.submit_write(self.index, request, fails);
+        self.machine.sim.leave(Call::WriteAsync);
+        Ok(())
+    }
+
+    fn write_zeroes(&self, range: Sectors) -> Option<Result<(), Errno>> {
+        let fails = self.enter(Call::WriteZeroes);
+        if !self.machine.features.write_zeroes {
+            return None;
+        }
+        self.machine.check_write(self.index, range);
+        if fails {
+            return Some(Err(Errno::IO));
+        }
+        if self.machine.features.zeroes_unsupported {
+            return Some(Err(Errno::NOT_SUPPORTED));
+        }
+        self.machine.store(self.index, range.start.0, &vec![0; range.bytes()]);
+        Some(Ok(()))
+    }
+
+    fn has_write_zeroes(&self) -> bool {
+        self.enter(Call::HasWriteZeroes);
+        self.machine.features.write_zeroes
+    }
+
+    fn cluster_bytes(&self) -> Option<u64> {
+        if self.enter(Call::ClusterBytes) { Some(0) } else { self.machine.features.cluster }
+    }
+
+    fn activate(&self) -> Result<(), Errno> {
+        if self.enter(Call::Activate) { Err(Errno::IO) } else { Ok(()) }
+    }
+
+    fn set_tracking(&self, on: bool) -> Result<(), Errno> {
+        if self.enter(if on { Call::TrackingOn } else { Call::TrackingOff }) {
+            // One that says it could not end has ended all the same: nothing more can be asked of the engine.
+            self.with(|disk| disk.tracking &= on);
+            return Err(Errno::IO);
+        }
+        let sound = self.with(|disk| {
+            let sound = disk.held > 0 && disk.tracking != on;
+            disk.tracking = on;
+            disk.dirty.fill(false);
+            sound
+        });
+        if !sound {
+            self.machine.wrong(&format!("tracking is set to {on} for a device that is not held, or again"));
+        }
+        Ok(())
+    }
+
+    fn is_dirty(&self, sector: Sector) -> bool {
+        self.enter(Call::IsDirty);
+        self.tracked(|disk| disk.dirty[(sector.0 / disk.chunk) as usize])
+    }
+
+    fn reset_dirty(&self, range: Sectors) {
+        self.enter(Call::ResetDirty);
+        let extra = usize::from(self.machine.sim.sabotaged(Sabotage::ResetsNeighbour));
+        self.tracked(|disk| {
+            let end = range.end().0.div_ceil(disk.chunk) as usize + extra;
+            let end = end.min(disk.dirty.len());
+            disk.dirty[(range.start.0 / disk.chunk) as usize..end].fill(false);
+        });
+    }
+
+    fn dirty_chunks(&self) -> Result<u64, Errno> {
+        if self.enter(Call::DirtyChunks) {
+            return Err(Errno::IO);
+        }
+        Ok(self.tracked(|disk| disk.dirty.iter().filter(|&&dirty| dirty).count() as u64))
+    }
+
+    fn next_dirty(&self, from: Sector) -> Option<i64> {
+        let fails = self.enter(Call::NextDirty);
+        if !self.machine.features.next_dirty {
+            return None;
+        }
+        let total = self.tracked(|disk| disk.sectors());
+        if fails {
+            let rng = &self.machine.sim.rng;
+            return Some(rng.pick(&[-1, -5, i64::MIN, i64::MAX, total as i64, from.0 as i64 - 1, total as i64 - 1]));
+        }
+        if from.0 >= total {
+            self.machine.wrong("looks for dirty sectors past the end");
+        }
+        self.tracked(|disk| {
+            let found = (from.0..total).find(|&sector| disk.dirty[(sector / disk.chunk) as usize]);
+            Some(found.map_or(-1, |sector| sector as i64))
+        })
+    }
+}

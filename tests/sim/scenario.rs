@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a scenario is made of: everything about it follows from its number.
+
+use blkmig::module::Options;
+
+use super::Rng;
+use super::disk::Kind;
+use super::machine::{Features, GuestMode};
+
+/// When sections reach the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    AtOnce,
+    /// Some of them, now and then.
+    Buffered,
+    AtTheEnd,
+}
+
+/// What is wrong with the destination's first disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mismatch {
+    Missing,
+    ReadOnly,
+    /// By at least a chunk.
+    Smaller,
+    Gone,
+}
+
+/// How the source's host tells that it is time for the last stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// The engine's own estimate.
+    Estimate,
+    /// No more than so many bytes are pending.
+    Pending(u64),
+    /// After so many steps, whatever is left.
+    Steps(u64),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) number: u64,
+    pub(crate) chunk_sectors: u32,
+    pub(crate) disks: Vec<(Vec<u8>, Kind, u64)>,
+    /// In sectors.
+    pub(crate) cluster: u64,
+    pub(crate) shared_base: bool,
+    pub(crate) options: Options,
+    /// Through `save_live`, or through the functions of the phases.
+    pub(crate) stages: bool,
+    pub(crate) monitor: bool,
+    pub(crate) source: Features,
+    pub(crate) destination: Features,
+    pub(crate) guest: (GuestMode, u64),
+    /// Writes between two steps, at most.
+    pub(crate) guest_burst: u64,
+    pub(crate) late_writes: u64,
+    /// From this step on the guest is quiet and the link is not frozen: the migration must come to an end.
+    pub(crate) quiet_at: u64,
+    pub(crate) limit: Option<u64>,
+    pub(crate) freeze: u64,
+    pub(crate) decision: Decision,
+    /// Of ten thousand calls.
+    pub(crate) error_rate: u64,
+    pub(crate) cancel_at: Option<u64>,
+    pub(crate) link_fails_at: Option<u64>,
+    pub(crate) delivery: Delivery,
+    pub(crate) mismatch: Option<Mismatch>,
+}
+
+impl Scenario {
+    pub(crate) fn new(number: u64) -> Scenario {
+        let rng = Rng::new(number);
+        let chunk_sectors = rng.pick(&[1, 1, 1, 1, 4, 8]);
+        let shared_base = rng.chance(300);
+        let disks = disks(&rng, u64::from(chunk_sectors), shared_base);
+        let chunk_bytes = u64::from(chunk_sectors) * 512;
+        let total: u64 = disks.iter().map(|(_, _, sectors)| sectors * 512).sum();
+        let threaded = rng.chance(300);
+        let steps = 1 + rng.below(40);
+        Scenario {
+            number,
+            chunk_sectors,
+            disks,
+            cluster: rng.pick(&[1, 1, 2, 3, 16]),
+            shared_base,
+            options: Options {
+                max_buffers: rng.pick(&[0, 1, 2, 3, 5, 16]),
+                max_reads: rng.pick(&[0, 1, 2, 4, 40]),
+                max_writes: rng.pick(&[0, 1, 2, 4]),
+                zero_blocks: rng.chance(400),
+            },
+            stages: rng.chance(500),
+            monitor: rng.chance(500),
+            source: features(&rng, threaded, chunk_bytes),
+            destination: features(&rng, threaded, chunk_bytes),
+            guest: (rng.pick(&[GuestMode::Atomic, GuestMode::After, GuestMode::Twice]), rng.pick(&[0, 5, 30, 100, 300])),
+            guest_burst: rng.pick(&[0, 1, 3, 10]),
+            late_writes: if rng.chance(50) { 1 + rng.below(20) } else { 0 },
+            quiet_at: steps,
+            limit: rng.pick(&[
+                None,
+                None,
+                Some(1),
+                Some(chunk_bytes),
+                Some(3 * chunk_bytes),
+                Some(10 * chunk_bytes + 7),
+                Some(10 << 30),
+                Some(u64::MAX),
+            ]),
+            freeze: rng.pick(&[0, 0, 0, 200, 600]),
+            decision: match rng.below(4) {
+                0 => Decision::Estimate,
+                1 => Decision::Pending(rng.pick(&[0, chunk_bytes, total / 8, total / 2])),
+                2 => Decision::Pending(0),
+                _ => Decision::Steps(rng.below(30)),
+            },
+            error_rate: if rng.chance(350) { rng.pick(&[1, 5, 20, 100]) } else { 0 },
+            cancel_at: rng.chance(100).then(|| rng.below(steps)),
+            link_fails_at: rng.chance(60).then(|| rng.below(steps)),
+            delivery: rng.pick(&[Delivery::AtOnce, Delivery::Buffered, Delivery::AtTheEnd]),
+            mismatch: (rng.chance(30) && !shared_base).then(|| {
+                rng.pick(&[Mismatch::Missing, Mismatch::ReadOnly, Mismatch::Smaller, Mismatch::Gone])
+            }),
+        }
+    }
+
+    /// The same, with nothing that goes wrong by itself.
+    pub(crate) fn without_errors(self) -> Scenario {
+        Scenario { error_rate: 0, cancel_at: None, link_fails_at: None, mismatch: None, late_writes: 0, ..self }
+    }
+
+    pub(crate) fn chunks(&self) -> u64 {
+        self.disks.iter().map(|(_, _, sectors)| sectors.div_ceil(self.chunk_sectors.into())).sum()
+    }
+}
+
+fn disks(rng: &Rng, chunk: u64, shared_base: bool) -> Vec<(Vec<u8>, Kind, u64)> {
+    // Now and then one that is larger than one search for allocated sectors.
+    if shared_base && rng.chance(10) {
+        return vec![(b"large".to_vec(), Kind::Normal, 1024 + rng.below(400))];
+    }
+    let count = rng.pick(&[1, 1, 1, 2, 2, 3, 4]);
+    (0..count)
+        .map(|index| {
+            let kind = match rng.below(20) {
+                0 => Kind::ReadOnly,
+                1 => Kind::Empty,
+                2 => Kind::NoMedium,
+                3 => Kind::Gone,
+                _ => Kind::Normal,
+            };
+            let sectors = if kind == Kind::Empty || kind == Kind::NoMedium {
+                0
+            } else if rng.chance(100) {
+                1 + rng.below(2 * chunk)
+            } else {
+                1 + rng.below(40 * chunk.min(3))
+            };
+            let name = match rng.below(20) {
+                0 => vec![b'n'; 255 - index],
+                1 => vec![0xff, b'a' + index as u8],
+                _ => format!("ide0-hd{index}").into_bytes(),
+            };
+            (name, kind, sectors)
+        })
+        .collect()
+}
+
+fn features(rng: &Rng, threaded: bool, chunk_bytes: u64) -> Features {
+    Features {
+        async_writes: rng.chance(600),
+        wait: rng.chance(500),
+        next_dirty: rng.chance(500),
+        write_zeroes: rng.chance(500),
+        zeroes_unsupported: rng.chance(200),
+        known_zero: rng.chance(400),
+        cluster: rng.pick(&[None, None, Some(512), Some(1024), Some(chunk_bytes), Some(1), Some(1 << 40)]),
+        owned_buffers: rng.chance(500),
+        threaded,
+        sudden: threaded || rng.chance(500),
+        immediate: rng.pick(&[0, 0, 100, 500, 1000]),
+        calls_back: rng.chance(200),
+        tick_ns: rng.pick(&[0, 10, 1000, 100_000, 10_000_000]),
+        max_downtime_ns: rng.pick(&[0, 1_000, 1_000_000, 30_000_000, u64::MAX]),
+    }
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The main test: whole migrations in a simulated world.
+//!
+//! `BLKMIG_SCENARIOS=n` runs n scenarios instead of 20,000, `BLKMIG_FIRST=n` begins with that one, and `BLKMIG_SCENARIO=n`
+//! replays one and prints all that happens in it.
+
+mod sim;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use sim::run::{End, How, run};
+use sim::scenario::Scenario;
+
+/// How many failures are worth reading.
+const MOST_FAILURES: usize = 5;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
+}
+
+#[test]
+fn no_scenario_goes_wrong() {
+    if let Some(number) = number("BLKMIG_SCENARIO") {
+        let report = run(Scenario::new(number), How { traced: true, ..How::default() });
+        assert!(report.wrong.is_empty(), "scenario {number}: {:#?}", report.wrong);
+        return;
+    }
+    let first = number("BLKMIG_FIRST").unwrap_or(0);
+    let count = number("BLKMIG_SCENARIOS").unwrap_or(20_000);
+    let next = AtomicU64::new(first);
+    let failures = Mutex::new(BTreeMap::new());
+    let ends = Mutex::new(BTreeMap::new());
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Relaxed);
+                    if number >= first + count || failures.lock().unwrap().len() >= MOST_FAILURES {
+                        return;
+                    }
+                    let report = run(Scenario::new(number), How::default());
+                    *ends.lock().unwrap().entry(format!("{:?}", report.end)).or_insert(0_u64) += 1;
+                    if !report.wrong.is_empty() {
+                        failures.lock().unwrap().insert(number, report.wrong);
+                    }
+                }
+            });
+        }
+    });
+    println!("{count} scenarios in {:.1?}: {:?}", began.elapsed(), ends.lock().unwrap());
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "replay with BLKMIG_SCENARIO=<number>: {failures:#?}");
+    let ends = ends.into_inner().unwrap();
+    let completed = ends.get(&format!("{:?}", End::Completed)).copied().unwrap_or(0);
+    assert!(completed > count / 2, "most scenarios must come to a good end, or they show little: {ends:?}");
+}
