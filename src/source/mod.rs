@@ -362,7 +362,8 @@ impl<H: Host> Outgoing<H> {
         if self.phase != Phase::Dirty {
             let (passed, chunk) = device.next_bulk();
             self.status.add_transferred(passed);
-            if chunk.is_some() || self.phase == Phase::Bulk {
+            // A search that goes on in the next round must not come to chunks that the dirty phase has on their way.
+            if chunk.is_some() || self.phase == Phase::Bulk || !device.bulk_done() {
                 return Ok(chunk);
             }
         }
