@@ -68,6 +68,17 @@ fn catch<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| Err(Error::Panic(panic_text(&*panic))))
 }
 
+/// Tells the host something; a panic in that changes nothing.
+fn tell(f: impl FnOnce()) {
+    let told = catch(|| {
+        f();
+        Ok(())
+    });
+    if let Err(error) = told {
+        log::error!("{error}");
+    }
+}
+
 /// What a panic said.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -196,18 +207,21 @@ impl<H: Host> Module<H> {
         match result {
             Ok(done) => i32::from(done),
             Err(error) => {
-                link.stream.set_error(error.errno());
+                tell(|| link.stream.set_error(error.errno()));
                 0
             }
         }
     }
 
     fn empty_section(&self, link: &mut Link) -> Result<(), Error> {
-        link.stream.put(&Header::End.encode());
-        match link.stream.error() {
-            Some(errno) => Err(self.fail(Error::Stream(errno))),
-            None => Ok(()),
-        }
+        let written = catch(|| {
+            link.stream.put(&Header::End.encode());
+            link.stream.error().map_or(Ok(()), |errno| Err(Error::Stream(errno)))
+        });
+        written.map_err(|error| {
+            tell(|| link.stream.set_error(error.errno()));
+            self.fail(error)
+        })
     }
 
     /// Sets a migration up and writes the first section.
@@ -289,7 +303,7 @@ impl<H: Host> Module<H> {
         if was_running {
             self.release(Slot::Idle);
             if let Some(monitor) = monitor {
-                monitor.print("\n");
+                tell(|| monitor.print("\n"));
             }
         } else if matches!(*self.outgoing.lock(), Slot::InUse) {
             log::error!("cleanup was called while another call works on the migration; ignored");
@@ -317,7 +331,7 @@ impl<H: Host> Module<H> {
             }
             Err(error) => {
                 if matches!(error, Error::Panic(_)) {
-                    stream.set_error(error.errno());
+                    tell(|| stream.set_error(error.errno()));
                 }
                 Err(self.fail(error))
             }
@@ -350,7 +364,7 @@ impl<H: Host> Module<H> {
             Ok(migration) => migration,
             Err(Error::Busy) => return Err(self.fail(Error::Busy)),
             Err(error) => {
-                link.stream.set_error(error.errno());
+                tell(|| link.stream.set_error(error.errno()));
                 return Err(self.fail(error));
             }
         };
@@ -358,7 +372,7 @@ impl<H: Host> Module<H> {
         *self.outgoing.lock() = Slot::Running(migration);
         result.map_err(|error| {
             if let Some(monitor) = link.monitor {
-                monitor.print(&format!("\n{error}\n"));
+                tell(|| monitor.print(&format!("\n{error}\n")));
             }
             self.give_up(link, error)
         })
@@ -366,7 +380,7 @@ impl<H: Host> Module<H> {
 
     /// Ends what runs by an error.
     fn give_up(&self, link: &mut Link, error: Error) -> Error {
-        link.stream.set_error(error.errno());
+        tell(|| link.stream.set_error(error.errno()));
         self.release(Slot::Failed(error.clone()));
         self.fail(error)
     }
