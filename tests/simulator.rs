@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use sim::run::{End, How, run};
-use sim::scenario::Scenario;
+use sim::scenario::{Decision, Scenario};
 
 /// How many failures are worth reading.
 const MOST_FAILURES: usize = 5;
@@ -57,4 +57,20 @@ fn no_scenario_goes_wrong() {
     let ends = ends.into_inner().unwrap();
     let completed = ends.get(&format!("{:?}", End::Completed)).copied().unwrap_or(0);
     assert!(completed > count / 2, "most scenarios must come to a good end, or they show little: {ends:?}");
+}
+
+/// Large, thin images: the search for allocated sectors ends before it finds any, and the last stage begins meanwhile.
+#[test]
+fn a_search_that_takes_several_steps_goes_well() {
+    for number in 0..300 {
+        let mut scenario = Scenario::new(number).without_errors();
+        scenario.chunk_sectors = 1;
+        scenario.disks = vec![(b"thin".to_vec(), sim::disk::Kind::Normal, 1030 + number * 5)];
+        scenario.shared_base = true;
+        scenario.source.tiny_extents = true;
+        scenario.guest_burst = 10;
+        scenario.decision = Decision::Steps(number % 3);
+        let report = run(scenario, How::default());
+        assert!(report.wrong.is_empty(), "scenario {number}: {:#?}", report.wrong);
+    }
 }

@@ -173,6 +173,7 @@ impl Device for SimDevice {
         }
         // Hosts stop early at the ends of their tables, and go on past the range when the rest is alike.
         let sectors = match rng.below(8) {
+            _ if self.machine.features.tiny_extents => 1,
             0 => 1 + rng.below(sectors),
             1 if sectors == u64::from(range.count) => i64::MAX as u64,
             _ => sectors,

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use blkmig::error::{Errno, Error};
 use blkmig::geometry::Geometry;
-use blkmig::host::{Monitor, Stream};
+use blkmig::host::Monitor;
 use blkmig::module::Module;
 use blkmig::source::Link;
 
@@ -37,8 +37,8 @@ pub(crate) struct Report {
     /// Calls of the engine in the first migration.
     pub(crate) calls: u64,
     pub(crate) struck: Vec<(Call, Blow)>,
-    /// The texts of the errors that the modules left.
-    pub(crate) last_errors: [String; 2],
+    /// The texts of the errors that the modules had then.
+    pub(crate) first_errors: [String; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,7 @@ impl Run {
         let end = self.migrate();
         let calls = self.sim.calls();
         let struck = self.sim.struck();
+        let first_errors = [self.source_module.last_error(), self.destination_module.last_error()];
         let scenario = &self.scenario;
         let disturbed = scenario.cancel_at.is_some() || scenario.link_fails_at.is_some() || scenario.mismatch.is_some();
         if !disturbed && scenario.late_writes == 0 && struck.is_empty() && (end != End::Completed || self.destination_failed) {
@@ -131,8 +132,7 @@ impl Run {
                 self.wrong("the second migration, in which nothing went wrong, did not succeed");
             }
         }
-        let last_errors = [self.source_module.last_error(), self.destination_module.last_error()];
-        Report { wrong: self.sim.all_wrong(), end, calls, struck, last_errors }
+        Report { wrong: self.sim.all_wrong(), end, calls, struck, first_errors }
     }
 
     fn migrate(&mut self) -> End {
@@ -401,7 +401,7 @@ impl Run {
         self.source.complete_some(usize::MAX);
         self.destination.complete_some(usize::MAX);
         stream.close();
-        if stream.error().is_none() && end == End::Failed {
+        if stream.failed.is_none() && end == End::Failed {
             self.wrong("failed, but the stream has no error");
         }
         self.source.stop_guest();
@@ -455,6 +455,7 @@ fn make_disks(scenario: &Scenario, sim: &Sim) -> (Vec<Disk>, Vec<Disk>) {
     let (mut sources, mut destinations) = (Vec::new(), Vec::new());
     let full = rng.pick(&[0, 300, 600, 1000]);
     for (index, (name, kind, sectors)) in scenario.disks.iter().enumerate() {
+        let full = if *sectors > 1000 { full / 300 } else { full };
         let mut source = Disk::new(name, *kind, *sectors, chunk, scenario.cluster);
         let mut destination = Disk::new(name, *kind, *sectors, chunk, scenario.cluster);
         for sector in 0..*sectors {

@@ -75,6 +75,7 @@ impl Scenario {
         let shared_base = rng.chance(300);
         let disks = disks(&rng, u64::from(chunk_sectors), shared_base);
         let chunk_bytes = u64::from(chunk_sectors) * 512;
+        let large = disks[0].2 > 1000;
         let total: u64 = disks.iter().map(|(_, _, sectors)| sectors * 512).sum();
         let threaded = rng.chance(300);
         let steps = 1 + rng.below(40);
@@ -109,7 +110,9 @@ impl Scenario {
                 Some(u64::MAX),
             ]),
             freeze: rng.pick(&[0, 0, 0, 200, 600]),
+            // Large ones are of interest while they are searched.
             decision: match rng.below(4) {
+                _ if large => Decision::Steps(rng.below(3)),
                 0 => Decision::Estimate,
                 1 => Decision::Pending(rng.pick(&[0, chunk_bytes, total / 8, total / 2])),
                 2 => Decision::Pending(0),
@@ -137,8 +140,8 @@ impl Scenario {
 
 fn disks(rng: &Rng, chunk: u64, shared_base: bool) -> Vec<(Vec<u8>, Kind, u64)> {
     // Now and then one that is larger than one search for allocated sectors.
-    if shared_base && rng.chance(10) {
-        return vec![(b"large".to_vec(), Kind::Normal, 1024 + rng.below(400))];
+    if shared_base && rng.chance(15) {
+        return vec![(b"large".to_vec(), Kind::Normal, 1030 + rng.below(1500))];
     }
     let count = rng.pick(&[1, 1, 1, 2, 2, 3, 4]);
     (0..count)
@@ -175,6 +178,7 @@ fn features(rng: &Rng, threaded: bool, chunk_bytes: u64) -> Features {
         write_zeroes: rng.chance(500),
         zeroes_unsupported: rng.chance(200),
         known_zero: rng.chance(400),
+        tiny_extents: rng.chance(300),
         cluster: rng.pick(&[None, None, Some(512), Some(1024), Some(chunk_bytes), Some(1), Some(1 << 40)]),
         owned_buffers: rng.chance(500),
         threaded,
