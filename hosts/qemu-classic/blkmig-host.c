@@ -200,6 +200,17 @@ static int64_t host_clock_ns(void)
     return qemu_get_clock_ns(rt_clock);
 }
 
+/* What a destination has to say. Errors reach the user through error_report() as well. */
+static void host_log(int level, const char *message)
+{
+    if (level == 2) {
+        error_report("%s", message);
+    } else if (level == 3) {
+        printf("%s\n", message);
+        fflush(stdout);
+    }
+}
+
 static const BlkMigMonitorOps monitor_ops = {
     .struct_size = sizeof(BlkMigMonitorOps),
     .printf = monitor_printf,
@@ -212,6 +223,7 @@ static const BlkMigSystemOps system_ops = {
     .clock_ns = host_clock_ns,
     .max_downtime_ns = migrate_max_downtime,
     .error_report = error_report,
+    .log = host_log,
 };
 
 /* Before main(), which calls blk_mig_init(). The library only copies the tables here and calls nothing in them. */
