@@ -58,7 +58,14 @@ class VM:
         return self.output.read_text(errors="replace").strip()
 
     def cmd(self, execute, **arguments):
-        return self.qmp.command(execute, **arguments)
+        try:
+            return self.qmp.command(execute, **arguments)
+        except QMPError as error:
+            try:
+                status = f"ended with status {self.process.wait(0.5)}"
+            except subprocess.TimeoutExpired:
+                status = "still runs"
+            raise VMError(f"{self.name}: {error}; it {status}: {self.log()}") from None
 
     def hmp(self, line):
         return self.cmd("human-monitor-command", command_line=line)
@@ -94,7 +101,7 @@ class VM:
     def quit(self):
         if self.alive():
             try:
-                self.cmd("quit")
+                self.qmp.command("quit")
             except QMPError:
                 pass  # the answer and the end of the process race
         status = self.wait_exit()
