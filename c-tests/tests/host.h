@@ -45,6 +45,7 @@ struct QEMUFile {
     size_t sent;                /* in this step */
     int fail_after;             /* puts until the stream breaks with -EPIPE; 0: never */
     int held;                   /* buffers of put_buffer_nocopy not released yet */
+    struct held *kept;          /* these */
 };
 
 struct Monitor {

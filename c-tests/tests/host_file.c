@@ -15,8 +15,6 @@ struct held {
     void *opaque;
 };
 
-static struct held *held;
-
 QEMUFile *host_file(void)
 {
     QEMUFile *f = calloc(1, sizeof(*f));
@@ -89,8 +87,8 @@ void host_put_buffer_nocopy(QEMUFile *f, const uint8_t *buf, int size, void (*re
     h->size = (size_t)size;
     h->release = release;
     h->opaque = opaque;
-    h->next = held;
-    held = h;
+    h->next = f->kept;
+    f->kept = h;
     f->held++;
 }
 
@@ -98,10 +96,10 @@ static void *release_all(void *opaque)
 {
     QEMUFile *f = opaque;
 
-    while (held) {
-        struct held *h = held;
+    while (f->kept) {
+        struct held *h = f->kept;
 
-        held = h->next;
+        f->kept = h->next;
         if (h->at != (size_t)-1) {
             memcpy(f->buf + h->at, h->buf, h->size);
         }
