@@ -52,7 +52,7 @@ int main(void)
     for (int i = 0; i < 3; i++) {
         ok(pthread_create(&threads[i], NULL, query, NULL));
     }
-    for (int i = 0; i < 5 || queries < 1000; i++) {
+    for (int i = 0; i < 3 || queries < 300; i++) {
         QEMUFile *f = host_file();
 
         check(host_migrate(f, 1000, guest));
