@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Block migration by blkmig: what a QEMU of 0.13 to 0.15 puts in place of block-migration.c
+ * Block migration by blkmig: what QEMU 0.13 to 0.15 puts in place of
+ * block-migration.c
  *
- * This file hands QEMU's own functions to the library, which exports blk_mig_init() and the rest of block-migration.h.
- * README.md beside it says how to build it in. It includes blkmig.h instead of block-migration.h: both declare the same.
+ * This file hands QEMU's own functions to the library, which exports
+ * blk_mig_init() and the rest of block-migration.h. The README.md that comes
+ * with it says how to build it in. It includes blkmig.h instead of
+ * block-migration.h: both declare the same functions.
  */
 #include "qemu-common.h"
 #include "block_int.h"
@@ -14,7 +17,10 @@
 #include "blockdev.h"
 #include "blkmig.h"
 
-/* 0.14 brought drive references and bdrv_set_in_use(), and with them, for another reason, this macro. */
+/*
+ * 0.14 brought drive references and bdrv_set_in_use(), and, for another reason,
+ * this macro.
+ */
 #ifdef GCC_FMT_ATTR
 #define HAVE_DRIVE_REFERENCES
 #endif
@@ -200,7 +206,10 @@ static int64_t host_clock_ns(void)
     return qemu_get_clock_ns(rt_clock);
 }
 
-/* What a destination has to say. Errors reach the user through error_report() as well. */
+/*
+ * What a destination has to say. Errors are not shown here: the user gets them
+ * through error_report() as well.
+ */
 static void host_log(int level, const char *message)
 {
     if (level == 2) {
@@ -226,7 +235,10 @@ static const BlkMigSystemOps system_ops = {
     .log = host_log,
 };
 
-/* Before main(), which calls blk_mig_init(). The library only copies the tables here and calls nothing in them. */
+/*
+ * Before main(), which calls blk_mig_init(). The library only copies the tables
+ * here and calls nothing in them.
+ */
 static void __attribute__((constructor)) host_give_tables(void)
 {
     const BlkMigHost host = {
