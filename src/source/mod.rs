@@ -181,7 +181,9 @@ impl<H: Host> Outgoing<H> {
         self.put(link, &Header::End.encode());
         link.check()?;
         let remaining = self.remaining()?;
-        self.pace.end(self.host.now_ns(), self.step_bytes, waiting.filter(|_| remaining > 0));
+        // A section without a chunk says nothing about the link.
+        let bytes = if sent > 0 { self.step_bytes } else { 0 };
+        self.pace.end(self.host.now_ns(), bytes, waiting.filter(|_| remaining > 0));
         let time = self.publish(remaining);
         let can_finish = time.is_some_and(|time| time <= self.host.max_downtime_ns());
         Ok(Step { sent: sent > 0, can_finish })
