@@ -55,6 +55,7 @@ struct BlockDriverState {
     uint32_t *arrived;           /* of each chunk: the version that was put into the stream last; from 1 */
 };
 
+uint8_t *memory_new(size_t bytes);
 BlockDriverState *disk_new(int64_t bytes, bool with_data);
 BlockDriverState *disk_at(int index);                 /* NULL: no more */
 void disk_fill(BlockDriverState *bs, int zero_percent);

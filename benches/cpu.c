@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -136,7 +135,7 @@ static void make_stream(QEMUFile *f, const BlockDriverState *from)
 {
     size_t name = strlen(from->name);
     size_t size = (size_t)from->chunks * (CHUNK + 8 + 1 + name + 8);
-    uint8_t *stream = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *stream = memory_new(size);
     uint8_t *at = stream;
 
     for (int64_t chunk = 0; chunk < from->chunks; chunk++) {
@@ -183,7 +182,7 @@ void bench_destination(void)
 
     make_stream(&f, bs);
     f.buffered = param("buffered", 0);
-    bs->data = mmap(NULL, (size_t)bs->sectors * SECTOR, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bs->data = memory_new((size_t)bs->sectors * SECTOR);
     disk_touch(bs);
     measure(load, &f, gib(bs));
     check_copy(bs, source);
