@@ -91,6 +91,8 @@ pub enum Error {
     Device { device: String, why: &'static str, errno: Errno },
     #[error("device {device} is {length} bytes long, which is no multiple of 512")]
     OddLength { device: String, length: i64 },
+    #[error("device {device} is {length} bytes long; more than 4 PiB can't be migrated")]
+    TooLong { device: String, length: i64 },
     #[error("the name of device {device} has {length} bytes; the stream carries 1 to 255")]
     NameLength { device: String, length: usize },
     #[error("two devices are named {0}: the destination could not tell them apart")]

@@ -12,6 +12,9 @@ use crate::wire::MAX_NAME;
 /// Sectors that one question about allocation covers, as the original asked it.
 const ALLOCATION_STEP: u64 = 65536;
 
+/// The longest device, in chunks: its bitmaps take a gigabyte. A host that speaks of more has made a mistake.
+const MAX_CHUNKS: u64 = 1 << 32;
+
 /// Such questions in one go, so that a large empty image does not hold up a step: 32 GiB at the most.
 const ALLOCATION_QUESTIONS: usize = 1024;
 
@@ -80,6 +83,9 @@ impl<D: Device> SourceDevice<D> {
             return Err(Error::OddLength { device: label(&name), length });
         };
         let chunks = geometry.chunks(total);
+        if chunks > MAX_CHUNKS {
+            return Err(Error::TooLong { device: label(&name), length });
+        }
         let no_memory = || Error::NoMemory(format!("the bitmaps of device {}", label(&name)));
         let busy = bitmap(chunks).ok_or_else(no_memory)?;
         let done = bitmap(chunks).ok_or_else(no_memory)?;
