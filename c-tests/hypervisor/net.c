@@ -90,12 +90,19 @@ static int unix_address(const char *path, struct sockaddr_un *out)
     return 0;
 }
 
+/* getaddrinfo would take a port modulo 65536. */
+static bool is_port(const char *text)
+{
+    size_t digits = strspn(text, "0123456789");
+    return digits > 0 && digits < 6 && !text[digits] && atoi(text) <= 65535;
+}
+
 static int resolve(const char *address, int flags, struct addrinfo **out)
 {
     char host[256];
     const char *colon = strrchr(address, ':');
     size_t length = colon ? (size_t)(colon - address) : 0;
-    if (!colon || !colon[1] || length >= sizeof(host)) {
+    if (!colon || !is_port(colon + 1) || length >= sizeof(host)) {
         return hv_fail(-EINVAL, "an address is HOST:PORT or unix:PATH, not '%s'", address);
     }
     memcpy(host, address, length);

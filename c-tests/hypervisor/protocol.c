@@ -68,6 +68,16 @@ int hv_send_hello(HvMigration *m)
     return hv_receive_verdict(m, m->options->timeout_ms);
 }
 
+static bool contains(const Seen *seen, const BlockDriverState *bs)
+{
+    for (int i = 0; i < seen->count; i++) {
+        if (seen->disks[i] == bs) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* One line for both sides. */
 static int compare(const char *name, uint64_t bytes, bool has_base, bool shared, BlockDriverState *bs)
 {
@@ -88,7 +98,7 @@ static int compare(const char *name, uint64_t bytes, bool has_base, bool shared,
 int hv_receive_hello(HvMigration *m)
 {
     QEMUFile *f = m->in;
-    Seen here = { .count = 0 };
+    Seen here = { .count = 0 }, there = { .count = 0 };
     uint64_t magic = hv_file_get_be64(f);
     int protocol = hv_file_get_byte(f);
     bool shared = hv_file_get_byte(f);
@@ -105,8 +115,14 @@ int hv_receive_hello(HvMigration *m)
         get_string(f, name);
         uint64_t bytes = hv_file_get_be64(f);
         bool has_base = hv_file_get_byte(f);
+        BlockDriverState *bs = hv_disk_find(name);
         ret = hv_file_has_error(f);
-        ret = ret ? ret : compare(name, bytes, has_base, shared, hv_disk_find(name));
+        ret = ret ? ret : compare(name, bytes, has_base, shared, bs);
+        if (ret == 0 && contains(&there, bs)) {
+            ret = hv_fail(-EPROTO, "disk %s comes twice from the source", name);
+        } else if (ret == 0) {
+            there.disks[there.count++] = bs;
+        }
     }
     hv_disk_iterate(add_writable, &here);
     if (ret == 0 && count != here.count) {

@@ -45,6 +45,7 @@ int hv_hand_over(HvMigration *m)
         return ret;
     }
     ret = hv_receive_verdict(m, SYNC_MS);
+    ret = ret ? ret : hv_source_check(m);  /* it may have given up since it said that */
     if (ret == 0) {
         hv_put_frame(m, HV_GO);
         hv_file_drain(m->out);
@@ -93,13 +94,17 @@ static int migrate(HvMigration *m)
 }
 
 /* The source is unharmed: shows that its guest runs. */
-static void go_on(void)
+static void go_on(const HvOptions *options)
 {
     uint64_t before = hv_guest_written();
     hv_vm_start();
-    usleep(MOMENT_MS * 1000);
-    printf("the guest goes on here (it wrote %.1f MiB in %d ms)\n",
-           (double)(hv_guest_written() - before) / (1 << 20), MOMENT_MS);
+    if (options->guest_mb > 0) {
+        usleep(MOMENT_MS * 1000);
+        printf("the guest goes on here: it wrote %.1f MiB in %d ms\n",
+               (double)(hv_guest_written() - before) / (1 << 20), MOMENT_MS);
+    } else {
+        printf("the guest goes on here\n");
+    }
     fflush(stdout);
 }
 
@@ -113,7 +118,7 @@ int hv_source(HvMigration *m)
     if (ret < 0) {
         explain(m, ret);
         fprintf(stderr, "blkmig-hv: %s\n", hv_failure());
-        go_on();
+        go_on(m->options);
     } else {
         hv_summary(m);
     }

@@ -247,8 +247,10 @@ class CommandLine(Case):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        for address in (self.address, f"127.0.0.1:{port}", "no-port", "127.0.0.1:", "host.invalid:1"):
-            self.assert_failed(self.connect(disk, address=address), address, guest=not address.endswith("x"))
+        for address in (self.address, f"127.0.0.1:{port}", "no-port", "127.0.0.1:", "127.0.0.1:65536", "host.invalid:1"):
+            self.assert_failed(self.connect(disk, address=address), address, guest=True)
+        for address in ("127.0.0.1:65536", "203.0.113.1:0", "unix:/none/socket", f"unix:{self.folder}/source-hd0"):
+            self.assert_failed(self.start("--listen", address, disk), address)
 
     def test_nobody_comes(self):
         destination, _ = self.listen("--wait", "1", self.pair(MIB)[1])
