@@ -34,7 +34,10 @@ fn word() -> impl Strategy<Value = u64> {
 }
 
 fn geometry() -> impl Strategy<Value = Geometry> {
-    prop_oneof![Just(Geometry::QEMU), (1..=5000_u32).prop_map(|sectors| Geometry::new(sectors).expect("it is in range"))]
+    prop_oneof![
+        Just(Geometry::QEMU),
+        (1..=5000_u32).prop_map(|sectors| Geometry::new(sectors).expect("it is in range"))
+    ]
 }
 
 /// Sectors of a device, from tiny to the largest that has a length in bytes.

@@ -4,6 +4,8 @@
 //! Hosts that break their side of the contract in silence do to the data what a broken engine would do; and made-up
 //! outcomes and sections, each wrong in one way, go to the parts that judge them.
 
+#![allow(clippy::cast_possible_truncation)]
+
 mod sim;
 
 use sim::Sabotage;

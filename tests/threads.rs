@@ -413,9 +413,9 @@ fn migrate(source: &ThreadHost, destination: &ThreadHost, options: Options) {
         from.setup(&mut link(&mut pipe)).unwrap();
         to.load(&mut pipe, 1).unwrap();
         for _ in 0..40 {
-            let step = from.iterate(&mut link(&mut pipe)).unwrap();
+            let can_finish = from.iterate(&mut link(&mut pipe)).unwrap().can_finish;
             to.load(&mut pipe, 1).unwrap();
-            if step.can_finish {
+            if can_finish {
                 break;
             }
         }
@@ -435,7 +435,8 @@ fn migrate(source: &ThreadHost, destination: &ThreadHost, options: Options) {
 #[test]
 fn migrations_with_threads_all_over() {
     for round in 0..20 {
-        let options = Options { max_buffers: 2 + round * 3, max_reads: 1 + round, max_writes: 1 + round % 5, zero_blocks: false };
+        let options =
+            Options { max_buffers: 2 + round * 3, max_reads: 1 + round, max_writes: 1 + round % 5, zero_blocks: false };
         let delay = Duration::from_micros(u64::from(round % 3) * 50);
         let source = ThreadHost::new(Queue { delay, ..Queue::default() }, true);
         let destination = ThreadHost::new(Queue { delay, ..Queue::default() }, round % 2 == 0);

@@ -96,6 +96,8 @@ impl Io {
     }
 }
 
+pub(crate) type Script = Rc<dyn Fn(&Machine, Call)>;
+
 pub(crate) struct Machine {
     pub(crate) label: &'static str,
     pub(crate) sim: Rc<Sim>,
@@ -106,6 +108,8 @@ pub(crate) struct Machine {
     pub(crate) module: RefCell<Weak<Module<SimHost>>>,
     pub(crate) max_reads: usize,
     pub(crate) max_writes: usize,
+    /// What a test does in the middle of calls.
+    pub(crate) script: RefCell<Option<Script>>,
     /// What a sabotage keeps.
     kept: RefCell<Vec<(usize, u64, Vec<u8>)>>,
 }
@@ -137,6 +141,7 @@ impl Machine {
             module: RefCell::default(),
             max_reads,
             max_writes,
+            script: RefCell::default(),
             kept: RefCell::default(),
         })
     }
@@ -167,6 +172,10 @@ impl Machine {
         }
         if self.features.calls_back && rng.chance(20) {
             self.call_back();
+        }
+        let script = self.script.borrow().clone();
+        if let Some(script) = script {
+            script(self, call);
         }
         self.sim.strike(self.label, call)
     }
@@ -217,7 +226,13 @@ impl Machine {
         // Most writes go to the same places.
         let start = if rng.chance(700) { rng.below(sectors.div_ceil(5)) } else { rng.below(sectors) };
         let end = (start + 1 + rng.below(disk.chunk + 2)).min(sectors);
-        if self.guest.unfinished.borrow().iter().any(|write| write.disk == index && write.start < end && start < write.end) {
+        if self
+            .guest
+            .unfinished
+            .borrow()
+            .iter()
+            .any(|write| write.disk == index && write.start < end && start < write.end)
+        {
             return; // guests do not write to one place twice at the same time
         }
         self.guest.stamp.set(self.guest.stamp.get() + 1);
@@ -225,8 +240,7 @@ impl Machine {
         self.sim.trace(|| format!("  guest writes {index}:{start}..{end} stamp {stamp} ({mode:?})"));
         let half = start + (end - start) / 2;
         match mode {
-            GuestMode::Atomic => disk.stamp(start..end, stamp),
-            GuestMode::After => disk.stamp(start..end, stamp),
+            GuestMode::Atomic | GuestMode::After => disk.stamp(start..end, stamp),
             GuestMode::Twice => disk.stamp(start..half, stamp),
         }
         if mode != GuestMode::After && !self.sim.sabotaged(Sabotage::ForgetsDirty) {

@@ -44,7 +44,9 @@ impl Model {
                 0x01 => self.block(&mut bytes, value, false)?,
                 0x09 if self.zero_allowed => self.block(&mut bytes, value, true)?,
                 0x02 if value == 0 => break,
-                0x04 if value <= 100 && self.progress.is_none_or(|before| before <= value) => self.progress = Some(value),
+                0x04 if value <= 100 && self.progress.is_none_or(|before| before <= value) => {
+                    self.progress = Some(value);
+                }
                 _ => return Err(format!("a record with header {word:#x}")),
             }
             progress_last = word & 0x1ff == 0x04;

@@ -12,11 +12,10 @@ use blkmig::module::Module;
 use blkmig::source::Link;
 
 use super::checks::Watch;
-use super::disk::{Disk, Kind};
 use super::host::SimHost;
 use super::machine::Machine;
 use super::model::{Model, ModelDisk};
-use super::scenario::{Decision, Delivery, Mismatch, Scenario};
+use super::scenario::{Decision, Delivery, Scenario};
 use super::stream::{InStream, OutStream, SimMonitor};
 use super::verdict::{Outcome, Pair, judge};
 use super::{Blow, Call, Plan, Sabotage, Sim};
@@ -71,7 +70,7 @@ impl Run {
     fn new(scenario: Scenario, how: How) -> Run {
         let sim = Rc::new(Sim::new(scenario.number ^ 0x5eed << 40, how.traced, how.plan, how.sabotage));
         sim.trace(|| format!("{scenario:#?}"));
-        let (source_disks, destination_disks) = make_disks(&scenario, &sim);
+        let (source_disks, destination_disks) = scenario.make_disks(&sim.rng);
         let or = |value: u32| if value == 0 { 16 } else { value as usize };
         let limits = (or(scenario.options.max_reads), or(scenario.options.max_writes));
         let source = Machine::new("source", Rc::clone(&sim), scenario.source, source_disks, scenario.guest, limits);
@@ -118,7 +117,11 @@ impl Run {
         let first_errors = [self.source_module.last_error(), self.destination_module.last_error()];
         let scenario = &self.scenario;
         let disturbed = scenario.cancel_at.is_some() || scenario.link_fails_at.is_some() || scenario.mismatch.is_some();
-        if !disturbed && scenario.late_writes == 0 && struck.is_empty() && (end != End::Completed || self.destination_failed) {
+        if !disturbed
+            && scenario.late_writes == 0
+            && struck.is_empty()
+            && (end != End::Completed || self.destination_failed)
+        {
             self.wrong(format!("{end:?}, though nothing went wrong"));
         }
         if self.sim.all_wrong().is_empty() && (end != End::Completed || self.destination_failed) {
@@ -155,14 +158,21 @@ impl Run {
         for wrong in judge(&outcome) {
             self.wrong(wrong);
         }
-        if completed { End::Completed } else if end == End::Cancelled { end } else { End::Failed }
+        if completed {
+            End::Completed
+        } else if end == End::Cancelled {
+            end
+        } else {
+            End::Failed
+        }
     }
 
     fn new_model(&self) -> Model {
         let destination = self.destination.disks.borrow();
         let disks = self.source.disks.borrow();
         let disks = disks.iter().map(|disk| {
-            let mut data = destination.iter().find(|other| other.name == disk.name).map_or(Vec::new(), |d| d.data.clone());
+            let mut data =
+                destination.iter().find(|other| other.name == disk.name).map_or(Vec::new(), |d| d.data.clone());
             data.resize(disk.data.len(), 0xaa);
             let sent = vec![false; disk.dirty.len()];
             ModelDisk { name: disk.name.clone(), migrates: disk.migrates(), data, sent }
@@ -250,6 +260,9 @@ impl Run {
             }
             let Some(can_finish) = self.step(stream, monitor, 2) else { return End::Failed };
             self.check_running(stream);
+            if can_finish && self.model.chunks == 0 && !self.source.ios.borrow().is_empty() {
+                self.wrong("it can finish, before the first chunk has been read");
+            }
             let finish = match self.scenario.decision {
                 Decision::Estimate | Decision::Steps(_) => can_finish,
                 Decision::Pending(bytes) => self.source_module.pending() <= bytes,
@@ -327,7 +340,7 @@ impl Run {
     /// Calls that are out of place while a migration runs: they are refused, and it goes on.
     fn disturb(&self) {
         let mut other = OutStream::new(&self.source, None);
-        let busy = self.call(&mut other, None, |module, link| module.setup(link));
+        let busy = self.call(&mut other, None, Module::setup);
         if !matches!(busy, Some(Err(Error::Busy))) && !self.sim.broken.get() {
             self.wrong(format!("a second setup gave {busy:?}"));
         }
@@ -439,55 +452,10 @@ impl Run {
     fn restore_destination(&mut self) {
         let original = self.scenario.clone().without_errors();
         let sim = Rc::new(Sim::new(self.scenario.number ^ 0x5eed << 40, false, None, None));
-        *self.destination.disks.borrow_mut() = make_disks(&original, &sim).1;
+        *self.destination.disks.borrow_mut() = original.make_disks(&sim.rng).1;
         for disk in self.source.disks.borrow_mut().iter_mut() {
             disk.held = 0;
             disk.tracking = false;
         }
     }
-}
-
-/// The disks of both machines. With a shared base, the destination starts with the backing files' content; else with whatever
-/// was there.
-fn make_disks(scenario: &Scenario, sim: &Sim) -> (Vec<Disk>, Vec<Disk>) {
-    let rng = &sim.rng;
-    let chunk = u64::from(scenario.chunk_sectors);
-    let (mut sources, mut destinations) = (Vec::new(), Vec::new());
-    let full = rng.pick(&[0, 300, 600, 1000]);
-    for (index, (name, kind, sectors)) in scenario.disks.iter().enumerate() {
-        let full = if *sectors > 1000 { full / 300 } else { full };
-        let mut source = Disk::new(name, *kind, *sectors, chunk, scenario.cluster);
-        let mut destination = Disk::new(name, *kind, *sectors, chunk, scenario.cluster);
-        for sector in 0..*sectors {
-            let content = if rng.chance(full) { 1 << 30 | sector << 8 | index as u64 } else { 0 };
-            source.stamp(sector..sector + 1, content);
-            let there = if scenario.shared_base || rng.chance(500) { content } else { 1 << 31 };
-            destination.stamp(sector..sector + 1, there);
-        }
-        if scenario.shared_base {
-            source.allocated.fill(false);
-            for sector in 0..*sectors {
-                if rng.chance(full / 2) {
-                    source.stamp(sector..sector + 1, 1 << 29 | sector);
-                }
-            }
-        }
-        sources.push(source);
-        destinations.push(destination);
-    }
-    if rng.chance(300) {
-        destinations.reverse();
-    }
-    if let (Some(mismatch), Some(first)) = (scenario.mismatch, destinations.iter().position(Disk::migrates)) {
-        match mismatch {
-            Mismatch::Missing => drop(destinations.remove(first)),
-            Mismatch::ReadOnly => destinations[first].kind = Kind::ReadOnly,
-            Mismatch::Gone => destinations[first].kind = Kind::Gone,
-            Mismatch::Smaller => {
-                let left = destinations[first].sectors().saturating_sub(chunk) / chunk * chunk;
-                destinations[first].data.truncate(left as usize * 512);
-            }
-        }
-    }
-    (sources, destinations)
 }

@@ -4,7 +4,7 @@
 use blkmig::module::Options;
 
 use super::Rng;
-use super::disk::Kind;
+use super::disk::{Disk, Kind};
 use super::machine::{Features, GuestMode};
 
 /// When sections reach the destination.
@@ -95,7 +95,10 @@ impl Scenario {
             monitor: rng.chance(500),
             source: features(&rng, threaded, chunk_bytes),
             destination: features(&rng, threaded, chunk_bytes),
-            guest: (rng.pick(&[GuestMode::Atomic, GuestMode::After, GuestMode::Twice]), rng.pick(&[0, 5, 30, 100, 300])),
+            guest: (
+                rng.pick(&[GuestMode::Atomic, GuestMode::After, GuestMode::Twice]),
+                rng.pick(&[0, 5, 30, 100, 300]),
+            ),
             guest_burst: rng.pick(&[0, 1, 3, 10]),
             late_writes: if rng.chance(50) { 1 + rng.below(20) } else { 0 },
             quiet_at: steps,
@@ -122,15 +125,58 @@ impl Scenario {
             cancel_at: rng.chance(100).then(|| rng.below(steps)),
             link_fails_at: rng.chance(60).then(|| rng.below(steps)),
             delivery: rng.pick(&[Delivery::AtOnce, Delivery::Buffered, Delivery::AtTheEnd]),
-            mismatch: (rng.chance(30) && !shared_base).then(|| {
-                rng.pick(&[Mismatch::Missing, Mismatch::ReadOnly, Mismatch::Smaller, Mismatch::Gone])
-            }),
+            mismatch: (rng.chance(30) && !shared_base)
+                .then(|| rng.pick(&[Mismatch::Missing, Mismatch::ReadOnly, Mismatch::Smaller, Mismatch::Gone])),
         }
     }
 
     /// The same, with nothing that goes wrong by itself.
     pub(crate) fn without_errors(self) -> Scenario {
         Scenario { error_rate: 0, cancel_at: None, link_fails_at: None, mismatch: None, late_writes: 0, ..self }
+    }
+
+    /// The disks of both machines. With a shared base, the destination starts with the backing files' content; else with whatever
+    /// was there.
+    pub(crate) fn make_disks(&self, rng: &Rng) -> (Vec<Disk>, Vec<Disk>) {
+        let chunk = u64::from(self.chunk_sectors);
+        let (mut sources, mut destinations) = (Vec::new(), Vec::new());
+        let full = rng.pick(&[0, 300, 600, 1000]);
+        for (index, (name, kind, sectors)) in self.disks.iter().enumerate() {
+            let full = if *sectors > 1000 { full / 300 } else { full };
+            let mut source = Disk::new(name, *kind, *sectors, chunk, self.cluster);
+            let mut destination = Disk::new(name, *kind, *sectors, chunk, self.cluster);
+            for sector in 0..*sectors {
+                let content = if rng.chance(full) { 1 << 30 | sector << 8 | index as u64 } else { 0 };
+                source.stamp(sector..sector + 1, content);
+                let there = if self.shared_base || rng.chance(500) { content } else { 1 << 31 };
+                destination.stamp(sector..sector + 1, there);
+            }
+            if self.shared_base {
+                source.allocated.fill(false);
+                for sector in 0..*sectors {
+                    if rng.chance(full / 2) {
+                        source.stamp(sector..sector + 1, 1 << 29 | sector);
+                    }
+                }
+            }
+            sources.push(source);
+            destinations.push(destination);
+        }
+        if rng.chance(300) {
+            destinations.reverse();
+        }
+        if let (Some(mismatch), Some(first)) = (self.mismatch, destinations.iter().position(Disk::migrates)) {
+            match mismatch {
+                Mismatch::Missing => drop(destinations.remove(first)),
+                Mismatch::ReadOnly => destinations[first].kind = Kind::ReadOnly,
+                Mismatch::Gone => destinations[first].kind = Kind::Gone,
+                Mismatch::Smaller => {
+                    let left = destinations[first].sectors().saturating_sub(chunk) / chunk * chunk;
+                    destinations[first].data.truncate(left as usize * 512);
+                }
+            }
+        }
+        (sources, destinations)
     }
 
     pub(crate) fn chunks(&self) -> u64 {

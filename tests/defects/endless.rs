@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Rows about large numbers: a device of any size that is known to be zero, and a stream that takes it at 1 GB/s and forgets
+//! it, so that gigabytes can be migrated in no time and no memory.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use blkmig::buffers::Buffer;
+use blkmig::error::Errno;
+use blkmig::geometry::{Geometry, Sector, Sectors};
+use blkmig::host::{Device, Extent, Host, Stream};
+use blkmig::module::{Module, Options};
+use blkmig::request::{ReadRequest, WriteRequest};
+use blkmig::source::Link;
+
+struct World {
+    bytes: u64,
+    now: Cell<i64>,
+    dirty: RefCell<BTreeSet<u64>>,
+    max_downtime_ns: u64,
+}
+
+#[derive(Clone)]
+struct Endless(Rc<World>);
+
+impl Host for Endless {
+    type Device = Endless;
+
+    fn devices(&self) -> Vec<Endless> {
+        vec![self.clone()]
+    }
+    fn find(&self, _name: &[u8]) -> Option<Endless> {
+        None
+    }
+    fn drain(&self) {}
+    fn wait(&self) -> bool {
+        false
+    }
+    fn threaded(&self) -> bool {
+        false
+    }
+    fn now_ns(&self) -> i64 {
+        self.0.now.get()
+    }
+    fn max_downtime_ns(&self) -> u64 {
+        self.0.max_downtime_ns
+    }
+}
+
+impl Device for Endless {
+    fn name(&self) -> Vec<u8> {
+        b"endless".to_vec()
+    }
+    fn hold(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+    fn release(&self) {}
+    fn length(&self) -> Result<i64, Errno> {
+        Ok(i64::try_from(self.0.bytes).expect("it is no more than 8 EiB"))
+    }
+    fn is_read_only(&self) -> bool {
+        false
+    }
+    fn allocated(&self, range: Sectors) -> Result<Extent, Errno> {
+        Ok(Extent { is: true, sectors: range.count.into() })
+    }
+    fn known_zero(&self, range: Sectors) -> Option<Extent> {
+        Some(Extent { is: true, sectors: range.count.into() })
+    }
+    fn read(&self, _request: ReadRequest) -> Result<(), Errno> {
+        unreachable!("it is known to be zero")
+    }
+    fn write(&self, _start: Sector, _data: &[u8]) -> Result<(), Errno> {
+        unreachable!("it is the source")
+    }
+    fn has_write_async(&self) -> bool {
+        false
+    }
+    fn write_async(&self, _request: WriteRequest) -> Result<(), Errno> {
+        unreachable!("it is the source")
+    }
+    fn write_zeroes(&self, _range: Sectors) -> Option<Result<(), Errno>> {
+        None
+    }
+    fn has_write_zeroes(&self) -> bool {
+        false
+    }
+    fn cluster_bytes(&self) -> Option<u64> {
+        None
+    }
+    fn activate(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+    fn set_tracking(&self, _on: bool) -> Result<(), Errno> {
+        self.0.dirty.borrow_mut().clear();
+        Ok(())
+    }
+    fn is_dirty(&self, sector: Sector) -> bool {
+        self.0.dirty.borrow().contains(&(sector.0 / 2048))
+    }
+    fn reset_dirty(&self, range: Sectors) {
+        self.0.dirty.borrow_mut().remove(&(range.start.0 / 2048));
+    }
+    fn dirty_chunks(&self) -> Result<u64, Errno> {
+        Ok(self.0.dirty.borrow().len() as u64)
+    }
+    fn next_dirty(&self, from: Sector) -> Option<i64> {
+        let found = self.0.dirty.borrow().range(from.0.div_ceil(2048)..).next().copied();
+        Some(found.map_or(-1, |chunk| i64::try_from(chunk * 2048).expect("a sector fits")))
+    }
+}
+
+/// A byte takes a nanosecond.
+struct Sink(Rc<World>);
+
+impl Stream for Sink {
+    fn put(&mut self, bytes: &[u8]) {
+        self.0.now.set(self.0.now.get() + i64::try_from(bytes.len()).expect("a slice is no longer"));
+    }
+    fn put_owned(&mut self, buffer: Buffer) -> Result<(), Buffer> {
+        Err(buffer)
+    }
+    fn get(&mut self, _into: &mut [u8]) -> usize {
+        0
+    }
+    fn is_rate_limited(&mut self) -> bool {
+        false
+    }
+    fn rate_limit(&mut self) -> Option<u64> {
+        None
+    }
+    fn error(&mut self) -> Option<Errno> {
+        None
+    }
+    fn set_error(&mut self, _errno: Errno) {}
+    fn flush(&mut self) {}
+}
+
+fn endless(bytes: u64, options: Options) -> (Rc<World>, Module<Endless>) {
+    let world = Rc::new(World { bytes, now: Cell::new(1), dirty: RefCell::default(), max_downtime_ns: 30_000_000 });
+    let module = Module::new(Geometry::QEMU);
+    module.set_options(options).expect("nothing runs");
+    module.set_host(Endless(Rc::clone(&world))).expect("nothing runs");
+    (world, module)
+}
+
+#[test]
+fn row_06_the_bandwidth_is_right_past_two_gigabytes() {
+    let (world, module) = endless(5 << 30, Options::default());
+    let mut stream = Sink(Rc::clone(&world));
+    module.setup(&mut Link { stream: &mut stream, monitor: None }).unwrap();
+    let mut steps = 0;
+    while module.pending() > 0 {
+        let step = module.iterate(&mut Link { stream: &mut stream, monitor: None }).unwrap();
+        let pending = module.pending();
+        // 30 ms are 30 MB, give or take what the records' heads cost.
+        assert!(step.can_finish || pending >= 29_000_000, "{pending} bytes fit the downtime");
+        assert!(!step.can_finish || pending <= 31_000_000, "{pending} bytes do not fit the downtime");
+        steps += 1;
+        assert!(steps < 1000);
+    }
+    let bandwidth = module.status().bandwidth.load(Relaxed);
+    assert!((990_000_000..1_010_000_000).contains(&bandwidth), "{bandwidth} bytes a second");
+    assert_eq!(module.status().bytes(), (5 << 30, 5 << 30));
+    // 1 GiB takes a second: far more than the downtime allows, and no overflow says otherwise.
+    world.dirty.borrow_mut().extend(0..1024);
+    assert!(!module.iterate(&mut Link { stream: &mut stream, monitor: None }).unwrap().can_finish);
+    module.complete(&mut Link { stream: &mut stream, monitor: None }).unwrap();
+    assert!(module.status().wire_bytes.load(Relaxed) > 6 << 30);
+}
+
+#[test]
+fn row_06_four_tebibytes_are_counted() {
+    let (world, module) = endless(4 << 40, Options { zero_blocks: true, max_buffers: 1 << 20, ..Options::default() });
+    let mut stream = Sink(Rc::clone(&world));
+    module.setup(&mut Link { stream: &mut stream, monitor: None }).unwrap();
+    assert_eq!(module.pending(), 4 << 40);
+    world.dirty.borrow_mut().insert((4 << 20) - 1);
+    module.complete(&mut Link { stream: &mut stream, monitor: None }).unwrap();
+    assert_eq!(module.status().bytes(), (4 << 40, 4 << 40));
+    assert_eq!(module.status().chunks_zero.load(Relaxed), 4 << 20);
+    assert!(world.dirty.borrow().is_empty());
+}
