@@ -11,3 +11,4 @@ mod endless;
 #[path = "../sim/mod.rs"]
 mod sim;
 mod source;
+mod styles;
