@@ -19,6 +19,8 @@ typedef struct HvImage {
     int fd, base_fd;                       /* base_fd -1: none */
     int64_t bytes, base_bytes;
     pthread_mutex_t copy_on_write;         /* two writes may share a cluster */
+    pthread_mutex_t extent_lock;
+    int64_t extent_start, extent_end;      /* the data found last: with a base, it never becomes a hole again */
 } HvImage;
 
 struct BlockDriverState {
@@ -41,9 +43,9 @@ int hv_image_write(HvImage *image, int64_t offset, const uint8_t *buf, int64_t s
 int hv_image_write_zeroes(HvImage *image, int64_t offset, int64_t size);
 int hv_image_punch(HvImage *image, int64_t offset, int64_t size);
 
-/* Is the byte at offset data in the file itself? *run: how far the same answer holds, at most size, at least 1. */
+/* With a base: is the byte at offset data in the file itself? *run: how far the same answer holds, at most size. */
 bool hv_image_is_data(HvImage *image, int64_t offset, int64_t size, int64_t *run);
-/* The same for "known to read as zeroes", base included. */
+/* Is it known to read as zeroes, base included? *run: how far "yes" holds; with "no", how far nothing is known. */
 bool hv_image_is_zero(HvImage *image, int64_t offset, int64_t size, int64_t *run);
 
 void hv_dirty_mark(BlockDriverState *bs, int64_t sector, int nb_sectors);

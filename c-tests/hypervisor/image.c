@@ -53,6 +53,7 @@ int hv_image_open(HvImage *image, const char *path, const char *base, bool read_
 {
     *image = (HvImage){ .fd = -1, .base_fd = -1 };
     pthread_mutex_init(&image->copy_on_write, NULL);
+    pthread_mutex_init(&image->extent_lock, NULL);
     image->fd = open_file(path, read_only, &image->bytes);
     if (image->fd < 0) {
         return image->fd;
@@ -75,41 +76,51 @@ void hv_image_close(HvImage *image)
         close(image->base_fd);
     }
     pthread_mutex_destroy(&image->copy_on_write);
+    pthread_mutex_destroy(&image->extent_lock);
 }
 
-/* Where lseek cannot tell (an error other than "none from here on"), everything counts as data. */
-static bool probe(int fd, int64_t bytes, int64_t offset, int64_t size, int64_t *run)
+/* How many bytes from offset on are a hole, at most size. Where lseek cannot tell, everything counts as data. */
+static int64_t hole_at(int fd, int64_t bytes, int64_t offset, int64_t size)
 {
-    *run = size;
-    if (offset >= bytes) {
-        return false;
+    int64_t data = offset < bytes ? lseek(fd, offset, SEEK_DATA) : bytes;
+    if (offset >= bytes || (data < 0 && errno == ENXIO)) {
+        return size;
     }
-    int64_t data = lseek(fd, offset, SEEK_DATA);
-    if (data < 0 && errno == ENXIO) {
-        return false;
+    return data > offset ? min64(size, data - offset) : 0;
+}
+
+/* To look for the end of the data may take a walk to the end of the file, so it is remembered. */
+static int64_t data_at(HvImage *image, int64_t offset, int64_t size)
+{
+    pthread_mutex_lock(&image->extent_lock);
+    if (offset < image->extent_start || offset >= image->extent_end) {
+        int64_t hole = lseek(image->fd, offset, SEEK_HOLE);
+        image->extent_start = offset;
+        image->extent_end = hole > offset ? hole : offset + size;
     }
-    if (data > offset) {
-        *run = min64(size, data - offset);
-        return false;
-    }
-    int64_t hole = lseek(fd, offset, SEEK_HOLE);
-    if (hole > offset) {
-        *run = min64(size, hole - offset);
-    }
-    return true;
+    int64_t run = min64(size, image->extent_end - offset);
+    pthread_mutex_unlock(&image->extent_lock);
+    return run;
 }
 
 bool hv_image_is_data(HvImage *image, int64_t offset, int64_t size, int64_t *run)
 {
-    return probe(image->fd, image->bytes, offset, size, run);
+    *run = hole_at(image->fd, image->bytes, offset, size);
+    if (*run > 0) {
+        return false;
+    }
+    *run = data_at(image, offset, size);
+    return true;
 }
 
 bool hv_image_is_zero(HvImage *image, int64_t offset, int64_t size, int64_t *run)
 {
-    if (probe(image->fd, image->bytes, offset, size, run)) {
-        return false;
+    int64_t hole = hole_at(image->fd, image->bytes, offset, size);
+    if (hole > 0 && image->base_fd >= 0) {
+        hole = hole_at(image->base_fd, image->base_bytes, offset, hole);
     }
-    return image->base_fd < 0 || !probe(image->base_fd, image->base_bytes, offset, *run, run);
+    *run = hole > 0 ? hole : size;
+    return hole > 0;
 }
 
 /* Past the file's end there are zeroes. */
@@ -205,6 +216,9 @@ int hv_image_write(HvImage *image, int64_t offset, const uint8_t *buf, int64_t s
 int hv_image_punch(HvImage *image, int64_t offset, int64_t size)
 {
     int ret;
+    pthread_mutex_lock(&image->extent_lock);
+    image->extent_end = image->extent_start = 0;
+    pthread_mutex_unlock(&image->extent_lock);
     do {
         ret = fallocate(image->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size);
     } while (ret < 0 && errno == EINTR);

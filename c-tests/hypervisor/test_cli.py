@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import unittest
 
@@ -44,6 +45,17 @@ class Migrations(Case):
             self.assertNotEqual(address.split(":")[-1], "0")
             self.assert_completed(self.connect(disk[0], address=address), destination)
             self.assert_same()
+
+    def test_hand_over_in_no_time(self):
+        """Where nothing has to reach a disk, the destination's word comes at once."""
+        if os.access("/dev/shm", os.W_OK):
+            shutil.rmtree(self.folder)
+            self.folder = pathlib.Path(tempfile.mkdtemp(prefix="blkmig-", dir="/dev/shm"))
+            self.address = f"unix:{self.folder}/socket"
+        disk = self.pair(MIB)
+        for style in STYLES * 10:
+            destination, _ = self.listen("--style", style, disk[1])
+            self.assert_completed(self.connect("--style", style, disk[0]), destination)
 
     def test_disks_of_every_awkward_size(self):
         disks = [self.pair(size, f"d{size}") for size in (0, 1, 511, 512, 513, MIB - 1, MIB, MIB + 1, 2 * MIB + 4095)]
