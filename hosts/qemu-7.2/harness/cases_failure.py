@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Migrations that can't succeed: the source goes on, and somebody says why."""
 import shutil
+import signal
 import time
 
 from .cases_copy import arrive, make_disk
 from .images import MIB
-from .runner import Skip, case, check
+from .qmp import QMPError
+from .runner import Failed, Skip, case, check
 from .vm import disk
 
 # The source then hears of the destination's failure even at the very end.
@@ -67,6 +69,38 @@ def cancel_dirty(lab):
     check(source.migration()["status"] == "cancelled", "it completed before the cancel")
     target.kill()
     succeeds_after(lab, source, disks)
+
+
+@case()
+def cancel_hung(lab):
+    """Cancel while the destination hangs, then migrate"""
+    disks = [make_disk(lab, "disk0", "raw", 48 * MIB, 0)]
+    source, target = lab.pair(disks)
+    target.process.send_signal(signal.SIGSTOP)
+    source.migrate(lab.uri())
+    time.sleep(0.5)
+    source.cmd("migrate_cancel")
+    source.wait_migration("cancelled", timeout=10)
+    target.kill()
+    succeeds_after(lab, source, disks)
+
+
+@case()
+def blocked_meanwhile(lab):
+    """What would pull the disk away is refused until it has moved"""
+    disks = [make_disk(lab, "disk0", "qcow2", 32 * MIB, 0)]
+    source, target = lab.pair(disks)
+    source.migrate(lab.uri(), bandwidth=8 * MIB)
+    source.wait_for(lambda i: i.get("disk", {}).get("transferred", 0) > MIB)
+    try:
+        source.qmp.command("block_resize", device="disk0", size=64 * MIB)
+        raise Failed("the disk could be resized")
+    except QMPError as error:
+        check("in use by migration" in str(error), f"another reason: {error}")
+    source.cmd("migrate_cancel")
+    source.wait_migration("cancelled")
+    source.cmd("block_resize", device="disk0", size=33 * MIB)
+    target.kill()
 
 
 @case()

@@ -53,6 +53,10 @@ def arguments(folder, name, pause_us):
             "-serial", "chardev:serial0"]
 
 
+class GuestPanic(Exception):
+    """The guest's kernel died on its new host."""
+
+
 class Serial:
     """The guest's serial line, as one QEMU shows it."""
 
@@ -62,12 +66,18 @@ class Serial:
         try:
             self.socket.connect(f"{vm.folder}/{vm.name}.serial")
         except OSError as error:
-            raise VMError(f"{vm.name} has no serial line: {error}: {vm.log()}") from None
+            raise self._gone(f"no serial line: {error}") from None
         self.socket.settimeout(1)
         self.text = ""
 
     def send(self, command):
         self.socket.sendall(command.encode())
+
+    def _gone(self, why):
+        said = (self.vm.folder / f"{self.vm.name}.serial.log").read_text(errors="replace")
+        if "Kernel panic" in said:
+            return GuestPanic(f"{self.vm.name}: {why}")
+        return VMError(f"{self.vm.name}: {why}: {said[-500:]} {self.vm.log()}")
 
     def expect(self, *words, timeout):
         """Waits for a line that starts with one of these words, and returns it."""
@@ -78,7 +88,7 @@ class Serial:
                 if line.startswith(words):
                     return line.strip()
             if time.monotonic() > deadline or not self.vm.alive():
-                raise VMError(f"{self.vm.name}: the guest does not say {' or '.join(words)}: {self.text} {self.vm.log()}")
+                raise self._gone(f"the guest does not say {' or '.join(words)}")
             try:
                 self.text += self.socket.recv(4096).decode(errors="replace")
             except TimeoutError:

@@ -72,8 +72,9 @@ class VM:
 
     def io(self, device, command):
         """Reads or writes as the guest's device would: dirty tracking sees it."""
-        answer = self.hmp(f'qemu-io {device} "{command}"')
-        if "failed" in answer or "rror" in answer:
+        before = len(self.log())
+        answer = self.hmp(f'qemu-io {device} "{command}"') + self.log()[before:]
+        if "failed" in answer or "Error" in answer:
             raise VMError(f"{self.name}: qemu-io {device} {command}: {answer.strip()}")
 
     def status(self):
