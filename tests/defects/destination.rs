@@ -5,6 +5,7 @@ use blkmig::error::{Errno, Error};
 use blkmig::module::Options;
 
 use crate::bench::{Bench, PLAIN, QUICK};
+use crate::sim::Rng;
 use crate::sim::disk::{Kind, pattern};
 use crate::sim::machine::Features;
 
@@ -224,4 +225,61 @@ fn one_buffer_is_enough() {
         assert_eq!(bench.to.status().buffers(), (0, 1));
         bench.check_released();
     }
+}
+
+/// Old peers never send such blocks, but nothing forbids them; where two overlap, the later one holds.
+#[test]
+fn blocks_that_overlap_are_written_in_that_order() {
+    for features in hosts() {
+        for immediate in [0, 500, 1000] {
+            let bench = Bench::one(4, 11, Features { immediate, cluster: Some(512), ..features });
+            let records = [
+                block(0, "hd0", &payload(0, 4)),
+                zero_block(2, "hd0"),
+                block(5, "hd0", &[payload(5, 2), vec![0; 1024]].concat()),
+                zero_block(9, "hd0"),
+                block(7, "hd0", &payload(7, 4)),
+            ];
+            bench.load(&section(&records)).unwrap();
+            let expected = [payload(0, 2), vec![0; 3 * 512], payload(5, 6)].concat();
+            assert_eq!(bench.destination.disks.borrow()[0].data, expected);
+            bench.check_released();
+        }
+    }
+}
+
+/// Streams of anything: they fail or load, and nothing out of order happens on the way.
+#[test]
+fn hostile_streams_are_harmless() {
+    let rng = Rng::new(14);
+    let mut loaded = 0;
+    for round in 0..4000 {
+        let features = rng.pick(&hosts());
+        let options =
+            Options { max_buffers: rng.pick(&[0, 1, 2]), max_writes: rng.pick(&[0, 1]), ..Options::default() };
+        let disks = [("hd0", Kind::Normal, 1 + rng.below(12)), ("ro", Kind::ReadOnly, 4), ("hd1", Kind::Normal, 4)];
+        let bench = Bench::new(4, &disks, features, options);
+        let mut stream = Vec::new();
+        for _ in 0..rng.below(6) {
+            let name = rng.pick(&["hd0", "hd0", "hd0", "hd0", "hd1", "ro", "none", "", "hd\0"]);
+            let sector = if rng.chance(800) { rng.below(4) } else { rng.next() >> rng.below(64) & (u64::MAX >> 9) };
+            let data: Vec<u8> = if rng.chance(300) { vec![0; 2048] } else { payload(rng.below(100), 4) };
+            match rng.below(20) {
+                0 => stream.extend(rng.next().to_be_bytes()),
+                1 => stream.extend((0..rng.below(40)).map(|_| rng.next() as u8)),
+                2..8 => stream.extend(zero_block(sector, name)),
+                8..10 => stream.extend(word(rng.below(101) << 9 | 4)),
+                _ => stream.extend(block(sector, name, &data)),
+            }
+        }
+        stream.extend(word(END));
+        if rng.chance(200) {
+            stream.truncate(rng.index(stream.len()));
+        }
+        let result = bench.load(&stream);
+        loaded += u32::from(result.is_ok());
+        assert_eq!(result.is_err(), !bench.to.last_error().is_empty(), "round {round}");
+        bench.check_released();
+    }
+    assert!(loaded > 400, "too few of them are good: {loaded}");
 }
