@@ -18,6 +18,9 @@ const MAX_CHUNKS: u64 = 1 << 32;
 /// Such questions in one go, so that a large empty image does not hold up a step: 32 GiB at the most.
 const ALLOCATION_QUESTIONS: usize = 1024;
 
+/// Dirty chunks that are passed over in one go, for the same reason.
+const PASS_OVER: u64 = 1024;
+
 pub(super) struct SourceDevice<D: Device> {
     /// Before the reference, which must outlast it.
     tracking: bool,
@@ -148,18 +151,26 @@ impl<D: Device> SourceDevice<D> {
     }
 
     /// Moves the bulk phase on: the bytes that it passed over, since they need not be sent, and the chunk that it came to.
-    /// No chunk does not mean the end where a shared base is searched: see [`bulk_done`](Self::bulk_done).
+    /// No chunk does not mean the end: see [`bulk_done`](Self::bulk_done).
     pub(super) fn next_bulk(&mut self) -> (u64, Option<Chunk>) {
-        let from = self.bulk;
-        let found = !self.bulk_done() && (!self.shared_base || self.seek_allocated());
-        let passed = self.geometry.bytes(from..self.bulk, self.total);
-        self.done[index(Chunk(from))..index(Chunk(self.bulk))].fill(true);
-        let chunk = found.then_some(Chunk(self.bulk));
-        if found {
+        let mut passed = 0;
+        for _ in 0..PASS_OVER {
+            let from = self.bulk;
+            let found = !self.bulk_done() && (!self.shared_base || self.seek_allocated());
+            passed += self.geometry.bytes(from..self.bulk, self.total);
+            self.done[index(Chunk(from))..index(Chunk(self.bulk))].fill(true);
+            if !found {
+                break;
+            }
+            let chunk = Chunk(self.bulk);
             self.bulk += 1;
             self.searched = self.geometry.start(Chunk(self.bulk)).0;
+            // What the guest has written to is left to the dirty phase: sent now, it might have to be sent again.
+            if !self.is_dirty(chunk) {
+                return (passed, Some(chunk));
+            }
         }
-        (passed, chunk)
+        (passed, None)
     }
 
     /// Moves on to the next chunk with an allocated sector. Whatever the host is not sure of counts as allocated.

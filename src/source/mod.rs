@@ -185,7 +185,9 @@ impl<H: Host> Outgoing<H> {
         let bytes = if sent > 0 { self.step_bytes } else { 0 };
         self.pace.end(self.host.now_ns(), bytes, waiting.filter(|_| remaining > 0));
         let time = self.publish(remaining);
-        let can_finish = time.is_some_and(|time| time <= self.host.max_downtime_ns());
+        // Before the bulk phase is over, it is not known what the guest writes to over and over.
+        let bulk_done = self.devices.iter().all(SourceDevice::bulk_done);
+        let can_finish = bulk_done && time.is_some_and(|time| time <= self.host.max_downtime_ns());
         Ok(Step { sent: sent > 0, can_finish })
     }
 
