@@ -42,6 +42,14 @@ pub(super) struct SourceDevice<D: Device> {
     cursor: u64,
     lap_chunks: u64,
     lap_dirty: u64,
+    /// How many chunks were dirty when this search began.
+    dirty: u64,
+    /// Chunks that the search has found before, and how many of them it may still pass over to find others.
+    again: BitVec,
+    patience: u64,
+    /// How many of them are read until the order changes, and whether it is from the device's start in each search.
+    round: u64,
+    from_start: bool,
     /// Reads in flight.
     pub(super) reads: usize,
 }
@@ -92,6 +100,7 @@ impl<D: Device> SourceDevice<D> {
         let no_memory = || Error::NoMemory(format!("the bitmaps of device {}", label(&name)));
         let busy = bitmap(chunks).ok_or_else(no_memory)?;
         let done = bitmap(chunks).ok_or_else(no_memory)?;
+        let again = bitmap(chunks).ok_or_else(no_memory)?;
         Ok(Some(SourceDevice {
             tracking: false,
             device,
@@ -108,6 +117,11 @@ impl<D: Device> SourceDevice<D> {
             cursor: 0,
             lap_chunks: 0,
             lap_dirty: 0,
+            dirty: 0,
+            again,
+            patience: 0,
+            round: 0,
+            from_start: false,
             reads: 0,
         }))
     }
@@ -195,11 +209,18 @@ impl<D: Device> SourceDevice<D> {
         found
     }
 
-    /// Begins a lap around the device in search of dirty chunks, from where the last one ended.
-    pub(super) fn begin_lap(&mut self) -> Result<(), Error> {
-        self.lap_dirty = self.dirty_chunks()?;
-        self.lap_chunks = if self.lap_dirty == 0 { 0 } else { self.chunks };
+    /// Begins a search for dirty chunks.
+    pub(super) fn begin_search(&mut self) -> Result<(), Error> {
+        self.dirty = self.dirty_chunks()?;
+        self.patience = PASS_OVER;
+        self.begin_lap();
         Ok(())
+    }
+
+    /// Begins a lap around the device, from where the last one ended.
+    fn begin_lap(&mut self) {
+        self.lap_dirty = self.dirty;
+        self.lap_chunks = if self.dirty == 0 { 0 } else { self.chunks };
     }
 
     /// Whether there may be a chunk to read.
@@ -207,8 +228,40 @@ impl<D: Device> SourceDevice<D> {
         !self.bulk_done() || (self.lap_chunks > 0 && self.lap_dirty > 0)
     }
 
-    /// The next dirty chunk of this lap of which no copy is on its way.
+    /// The next dirty chunk to read: those first that were not found before, for one that was is likely to be written to
+    /// again. One lap is for them, another for the rest.
     pub(super) fn next_dirty(&mut self) -> Result<Option<Chunk>, Error> {
+        while self.patience > 0 {
+            match self.next_in_lap()? {
+                Some(chunk) if self.again.replace(index(chunk), true) => self.patience -= 1,
+                Some(chunk) => return Ok(Some(chunk)),
+                None => self.patience = 0,
+            }
+            if self.patience == 0 {
+                self.begin_lap();
+                self.choose_order();
+            }
+        }
+        self.round = self.round.saturating_sub(1);
+        self.next_in_lap()
+    }
+
+    /// Where the lap for chunks that were found before begins. At the device's start, it keeps just behind a guest that
+    /// writes in order, which comes back to them as late as can be. But the others must have their turn, too: after two
+    /// laps' worth of reads laps go on where the last one ended, and so on. In that order alone they might keep just before
+    /// such a guest, and all that is sent be dirty again at once.
+    fn choose_order(&mut self) {
+        if self.round == 0 {
+            self.round = 2 * self.dirty;
+            self.from_start = !self.from_start;
+        }
+        if self.from_start {
+            self.cursor = 0;
+        }
+    }
+
+    /// The next dirty chunk of this lap of which no copy is on its way.
+    fn next_in_lap(&mut self) -> Result<Option<Chunk>, Error> {
         while self.lap_chunks > 0 && self.lap_dirty > 0 {
             let from = self.cursor;
             let sector = self.geometry.start(Chunk(from));

@@ -175,7 +175,7 @@ impl<H: Host> Outgoing<H> {
         self.collect()?;
         self.pace.begin(began, (self.in_flight == 0).then_some(self.last_read));
         self.step_bytes = 0;
-        self.begin_lap()?;
+        self.begin_search()?;
         let (sent, waiting) = self.send_step(link, began)?;
         self.report_progress(link);
         self.put(link, &Header::End.encode());
@@ -233,7 +233,7 @@ impl<H: Host> Outgoing<H> {
         link.check()?;
         self.phase = Phase::Completing;
         for _ in 0..LAST_STAGE_ROUNDS {
-            self.begin_lap()?;
+            self.begin_search()?;
             self.send_all(link)?;
             if self.remaining()? == 0 {
                 break;
@@ -296,8 +296,8 @@ impl<H: Host> Outgoing<H> {
         time
     }
 
-    fn begin_lap(&mut self) -> Result<(), Error> {
-        self.devices.iter_mut().try_for_each(SourceDevice::begin_lap)
+    fn begin_search(&mut self) -> Result<(), Error> {
+        self.devices.iter_mut().try_for_each(SourceDevice::begin_search)
     }
 
     /// Takes the reads that have completed; whether there were any.
