@@ -259,7 +259,7 @@ impl<H: Host> Outgoing<H> {
         loop {
             self.collect()?;
             self.send_ready(link, usize::MAX)?;
-            self.fill(self.pool.limit())?;
+            self.fill(self.settings.max_reads as usize)?;
             if !self.ready.is_empty() {
                 continue;
             }
@@ -318,21 +318,21 @@ impl<H: Host> Outgoing<H> {
         Ok(any)
     }
 
-    /// How many chunks may be on their way: not more than the stream takes in a step, since what is read early gets old.
+    /// How many chunks may be on their way: not more than the stream takes in a step, nor than reads may be in flight, since
+    /// what is read early gets old, and leaves the CPU's cache.
     fn window(&self, link: &mut Link) -> usize {
         let step = link
             .stream
             .rate_limit()
             .map_or(u64::MAX, |bytes| bytes.div_ceil(self.settings.geometry.chunk_bytes() as u64));
-        self.pool.limit().min(usize::try_from(step).unwrap_or(usize::MAX)).max(1)
+        usize::try_from(step.min(self.settings.max_reads.into())).unwrap_or(usize::MAX).max(1)
     }
 
     /// Starts as many reads as there is room for, the devices in turn.
     fn fill(&mut self, window: usize) -> Result<(), Error> {
-        let most = window.min(self.settings.max_reads as usize);
         let mut unused = None;
         let mut idle = 0;
-        while idle < self.devices.len() && self.in_flight < most && self.in_flight + self.ready.len() < window {
+        while idle < self.devices.len() && self.in_flight + self.ready.len() < window {
             let buffer = match unused.take().map_or_else(|| self.pool.take(), Ok) {
                 Ok(buffer) => buffer,
                 Err(NoBuffer::InUse) => break,
@@ -341,7 +341,7 @@ impl<H: Host> Outgoing<H> {
             let turn = self.turn;
             self.turn = (turn + 1) % self.devices.len();
             // A slow device must not take the places of all the others.
-            let share = (most / self.devices_with_work()).max(1);
+            let share = (window / self.devices_with_work()).max(1);
             unused = if let Some(chunk) = self.next_chunk(turn, share)? {
                 idle = 0;
                 self.start_chunk(turn, chunk, buffer)?
