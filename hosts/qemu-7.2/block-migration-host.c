@@ -4,9 +4,8 @@
  * SPDX-License-Identifier: GPL-2.0-only
  *
  * This file takes the place of migration/block.c.  The library decides what
- * is read, sent and written, and when; this file says how that is done here:
- * locks, block backends, the migration stream and the savevm handlers.  The
- * blk_mig_*() functions that the rest of QEMU calls are the library's own.
+ * is read, sent and written, and when; this file says how: locks, backends,
+ * the stream and savevm handlers.  The blk_mig_*() are the library's own.
  */
 
 #include "qemu/osdep.h"
@@ -15,6 +14,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/units.h"
+#include "io/channel-socket.h"
 #include "migration/register.h"
 #include "sysemu/block-backend.h"
 #include "sysemu/runstate.h"
@@ -46,6 +46,11 @@ typedef struct BlkMigRequest {
  */
 static GHashTable *devices;
 static Error *blocker;
+
+/* Little in flight at a time stays in the CPU's cache on its way. */
+static BlkMigOptions options = {
+    .struct_size = sizeof(options), .max_reads = 8, .max_writes = 4,
+};
 
 /* The requests; accessed with atomic operations. */
 static unsigned in_flight;
@@ -481,11 +486,14 @@ static int report_failure(QEMUFile *f, int ret)
 static int block_save_setup(QEMUFile *f, void *opaque)
 {
     DEVICE_LOCK_GUARD(NULL);
-    BlkMigOptions options = {
-        .struct_size = sizeof(options),
-        .zero_blocks = migrate_zero_blocks(),
-    };
+    QIOChannel *ioc = qemu_file_get_ioc(f);
 
+    /* With a local socket's default, both sides wake for every 200 KiB. */
+    if (qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_FD_PASS)) {
+        setsockopt(QIO_CHANNEL_SOCKET(ioc)->fd, SOL_SOCKET, SO_SNDBUF,
+                   &(int){ 512 * KiB }, sizeof(int));
+    }
+    options.zero_blocks = migrate_zero_blocks();
     blk_mig_set_params(migrate_use_block(), migrate_use_block_incremental(),
                        opaque);
     blk_mig_set_options(&options);
@@ -510,7 +518,6 @@ static void block_save_pending(QEMUFile *f, void *opaque, uint64_t max_size,
                                uint64_t *res_compatible,
                                uint64_t *res_postcopy_only)
 {
-    /* We don't do postcopy */
     *res_precopy_only += blk_mig_save_pending(opaque);
 }
 
@@ -582,7 +589,7 @@ static const BlkMigHost host = {
 /* Before blk_mig_init(), which migration_object_init() calls. */
 static void block_migration_host_init(void)
 {
-    int ret = blk_mig_set_host(&host);
+    int ret = blk_mig_set_host(&host) ?: blk_mig_set_options(&options);
 
     assert(ret == 0);
     devices = g_hash_table_new(NULL, NULL);
