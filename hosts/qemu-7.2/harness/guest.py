@@ -7,6 +7,9 @@ import time
 
 from .vm import CACHE, VMError
 
+# TCG before QEMU 9.0 forgets stores to RAM during a migration, and then the guest's kernel dies, whoever moves its disks.
+# It does not where the size of the RAM is no multiple of 256 KiB, because dirty pages are then collected one by one.
+MEMORY = "131080k"
 SOURCE = pathlib.Path(__file__).resolve().parent.parent / "guest/init.c"
 FOLDER = CACHE / "guest"
 MODULES = ["drivers/virtio/virtio_ring", "drivers/virtio/virtio", "drivers/virtio/virtio_pci_legacy_dev",
@@ -53,10 +56,6 @@ def arguments(folder, name, pause_us):
             "-serial", "chardev:serial0"]
 
 
-class GuestPanic(Exception):
-    """The guest's kernel died on its new host."""
-
-
 class Serial:
     """The guest's serial line, as one QEMU shows it."""
 
@@ -75,8 +74,6 @@ class Serial:
 
     def _gone(self, why):
         said = (self.vm.folder / f"{self.vm.name}.serial.log").read_text(errors="replace")
-        if "Kernel panic" in said:
-            return GuestPanic(f"{self.vm.name}: {why}")
         return VMError(f"{self.vm.name}: {why}: {said[-500:]} {self.vm.log()}")
 
     def expect(self, *words, timeout):

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What install does to a source tree."""
+import pathlib
+import shutil
+import subprocess
+
+from .runner import case, check
+from .vm import CACHE
+
+INSTALL = pathlib.Path(__file__).resolve().parent.parent / "install"
+FILES = ["VERSION", "migration/meson.build", "migration/block.c", "migration/migration.c", "migration/qemu-file.c",
+         "include/migration/register.h"]
+
+
+def tree(lab):
+    """As much of QEMU's tree as install looks at."""
+    root = lab.path("qemu")
+    (root / "subprojects").mkdir(parents=True)
+    for name in FILES:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(CACHE / "source" / name, root / name)
+    return root
+
+
+def install(*arguments):
+    return subprocess.run([INSTALL, *arguments], capture_output=True, text=True, timeout=30, check=False)
+
+
+def content(root):
+    return {path.relative_to(root): path.read_bytes() if path.is_file() else None
+            for path in root.rglob("*") if not path.is_symlink()}
+
+
+@case()
+def install_twice_and_undo(lab):
+    """install twice is as once, and --undo takes it back"""
+    root = tree(lab)
+    before = content(root)
+    results = []
+    for _ in range(2):
+        done = install(root)
+        check(done.returncode == 0, done.stdout + done.stderr)
+        results.append(content(root))
+    check(results[0] == results[1], "the second run changed something")
+    check((root / "subprojects/blkmig/meson.build").exists(), "no subproject")
+    for _ in range(2):
+        done = install("--undo", root)
+        check(done.returncode == 0, done.stdout + done.stderr)
+        check(content(root) == before, "--undo left something")
+
+
+@case(["of another version", "with another block.c", "with another migration/meson.build", "without a stream"])
+def install_refuses(lab, what):
+    """install refuses a tree that it does not know"""
+    root = tree(lab)
+    if what == "of another version":
+        (root / "VERSION").write_text("8.2.0\n")
+    elif what == "with another block.c":
+        (root / "migration/block.c").write_text("/* empty */\n")
+    elif what == "with another migration/meson.build":
+        (root / "migration/meson.build").write_text("# empty\n")
+    else:
+        (root / "migration/qemu-file.c").unlink()
+    before = content(root)
+    done = install(root)
+    check(done.returncode == 1, f"status {done.returncode}")
+    check(done.stderr.startswith("install: "), done.stderr)
+    check(content(root) == before and not (root / "subprojects/blkmig").is_symlink(), "the tree was changed")
