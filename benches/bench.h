@@ -77,7 +77,8 @@ typedef struct Guest {
     BlockDriverState *disk;
     int64_t first, chunks;       /* writes to so many, from this one */
     int64_t period_ns;           /* one write each */
-    bool random;
+    int order;                   /* 0: one after the other; 1: at random; 2: at random, some far more often than others */
+    int64_t elsewhere_percent;   /* of the writes go to any chunk of the disk */
     int64_t next_ns;
     int64_t next_chunk;
 } Guest;

@@ -133,15 +133,28 @@ void *aio_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, int co
 
 /* ---- time passes ---- */
 
+static int64_t guest_chunk(void)
+{
+    double random = (double)(random64() >> 11) / (double)(UINT64_C(1) << 53);
+
+    if (guest.elsewhere_percent && (int64_t)(random64() % 100) < guest.elsewhere_percent) {
+        return (int64_t)(random * (double)guest.disk->chunks);
+    }
+    if (guest.order == 0) {
+        guest.next_chunk = (guest.next_chunk + 1) % guest.chunks;
+        return guest.first + guest.next_chunk;
+    }
+    return guest.first + (int64_t)((guest.order == 1 ? random : random * random * random) * (double)guest.chunks);
+}
+
 static void guest_write(void)
 {
-    int64_t chunk = guest.random ? (int64_t)(random64() % (uint64_t)guest.chunks) : guest.next_chunk;
+    int64_t chunk = guest_chunk();
 
-    guest.next_chunk = (chunk + 1) % guest.chunks;
     guest.next_ns += guest.period_ns;
-    guest.disk->version[guest.first + chunk]++;
+    guest.disk->version[chunk]++;
     if (guest.disk->tracking) {
-        disk_set_dirty(guest.disk, guest.first + chunk);
+        disk_set_dirty(guest.disk, chunk);
     }
 }
 

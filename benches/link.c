@@ -92,7 +92,8 @@ void bench_policy(void)
     f.link_rate = rate;
     f.step_limit = rate * step_ns() / SECOND;
     guest = (Guest) { .running = true, .disk = bs, .first = param("hot_first", 512), .chunks = param("hot_mib", 64),
-                      .random = param("random", 1),
+                      .order = (int)param("order", 1),
+                      .elsewhere_percent = param("elsewhere_percent", 0),
                       .period_ns = param("write_kib", 1024) * 1024 * SECOND / (rate * param("load_percent", 50) / 100) };
     report(&f, converge(&f, param("seconds", 120) * SECOND));
 }

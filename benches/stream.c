@@ -28,7 +28,8 @@ static void note_versions(QEMUFile *f, const uint8_t *buf, size_t size)
         return;
     }
     if (f->prefix_fill + size > sizeof(f->prefix)) {
-        f->prefix_fill = 0;
+        memmove(f->prefix, f->prefix + f->prefix_fill - 16, 16);
+        f->prefix_fill = 16;
     }
     memcpy(f->prefix + f->prefix_fill, buf, size);
     f->prefix_fill += size;
