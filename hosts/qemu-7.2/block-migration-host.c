@@ -47,9 +47,9 @@ typedef struct BlkMigRequest {
 static GHashTable *devices;
 static Error *blocker;
 
-/* Little in flight at a time stays in the CPU's cache on its way. */
+/* What few reads bring stays in the CPU's cache on its way. */
 static BlkMigOptions options = {
-    .struct_size = sizeof(options), .max_reads = 8, .max_writes = 4,
+    .struct_size = sizeof(options), .max_reads = 8,
 };
 
 /* The requests; accessed with atomic operations. */
