@@ -380,3 +380,27 @@ fn row_22_dirty_chunks_do_not_wait_for_all_reads() {
         bench.check_migrated();
     }
 }
+
+/// More dirty chunks than a search passes over in one go, again and again.
+#[test]
+fn thousands_of_dirty_chunks() {
+    for next_dirty in [false, true] {
+        let options = Options { max_buffers: 64, max_reads: 40, ..Options::default() };
+        let features = Features { next_dirty, max_downtime_ns: 0, ..QUICK };
+        let mut bench = Bench::new(1, &[("hd0", Kind::Normal, 3000)], features, options);
+        bench.setup().unwrap();
+        for stamp in 0..3 {
+            bench.write(0, 0..3000, 1000 + stamp);
+            for _ in 0..30 {
+                bench.iterate().unwrap();
+                assert!(bench.from.pending() >= bench.lacking(0));
+            }
+        }
+        bench.write(0, 0..3000, 2000);
+        if next_dirty {
+            bench.run_dry();
+        }
+        bench.complete().unwrap();
+        bench.check_migrated();
+    }
+}

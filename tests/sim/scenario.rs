@@ -100,7 +100,7 @@ impl Scenario {
                 rng.pick(&[0, 5, 30, 100, 300]),
             ),
             guest_burst: rng.pick(&[0, 1, 3, 10]),
-            late_writes: if rng.chance(50) { 1 + rng.below(20) } else { 0 },
+            late_writes: if rng.chance(50) { 1 + rng.below(80) } else { 0 },
             quiet_at: steps,
             limit: rng.pick(&[
                 None,
