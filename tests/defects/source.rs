@@ -404,3 +404,20 @@ fn thousands_of_dirty_chunks() {
         bench.check_migrated();
     }
 }
+
+/// One that is written to whenever it is read is sent all the same, if there is nothing else to send.
+#[test]
+fn a_hot_chunk_that_is_alone_is_sent() {
+    let mut bench = Bench::one(1, 1, PLAIN);
+    bench.setup().unwrap();
+    bench.iterate().unwrap();
+    for stamp in 0..3 {
+        assert_eq!(bench.in_flight(), 1);
+        bench.write(0, 0..1, 50 + stamp);
+        bench.settle();
+        assert!(bench.iterate().unwrap().sent);
+        assert_eq!(bench.from.pending(), 512);
+    }
+    bench.complete().unwrap();
+    bench.check_migrated();
+}
