@@ -115,10 +115,14 @@ impl<H: Host> Section<'_, H> {
                     self.write_zeroes(place)?;
                 }
                 Header::Progress(percent) => {
-                    if progress.replace(percent).is_none_or(|last| percent < last) {
+                    let last = progress.replace(percent);
+                    if last.is_none_or(|last| percent < last) {
                         log::info!("Receiving block device images");
                     }
-                    log::info!("Completed {percent} %");
+                    // The end of the bulk phase and that of the migration both say 100.
+                    if last != Some(percent) {
+                        log::info!("Completed {percent} %");
+                    }
                 }
                 Header::End => return Ok(()),
             }
