@@ -9,7 +9,7 @@ use crate::geometry::{Chunk, Geometry, SECTOR_BYTES, Sector, Sectors};
 use crate::host::{Device, Extent, Held};
 use crate::wire::MAX_NAME;
 
-/// Sectors that one question about allocation covers, as the original asked it.
+/// Sectors that one question about allocation, or about zeroes, covers, as the original asked the former.
 const ALLOCATION_STEP: u64 = 65536;
 
 /// The longest device, in chunks: its bitmaps take a gigabyte. A host that speaks of more has made a mistake.
@@ -20,6 +20,20 @@ const ALLOCATION_QUESTIONS: usize = 1024;
 
 /// Dirty chunks that are passed over in one go, for the same reason.
 const PASS_OVER: u64 = 1024;
+
+/// A chunk to read and send.
+pub(super) struct Found {
+    pub(super) chunk: Chunk,
+    /// Whether the host was heard to know that it reads as zeroes. It was clean then and later, and its dirty bit is left
+    /// alone: what the guest writes to it meanwhile makes it dirty.
+    zero: bool,
+}
+
+impl Found {
+    pub(super) fn dirty(chunk: Chunk) -> Found {
+        Found { chunk, zero: false }
+    }
+}
 
 pub(super) struct SourceDevice<D: Device> {
     /// Before the reference, which must outlast it.
@@ -33,6 +47,8 @@ pub(super) struct SourceDevice<D: Device> {
     /// The first chunk that the bulk phase has not come to, and how far it has looked for allocated sectors from there.
     bulk: u64,
     searched: u64,
+    /// Up to where the host knew of zeroes when it was last asked: chunks from `bulk` to this one.
+    zeroes: u64,
     /// Chunks that are being read or wait to be sent. At most one copy of a chunk is on its way, so no older one can overtake.
     busy: BitVec,
     busy_bytes: u64,
@@ -111,6 +127,7 @@ impl<D: Device> SourceDevice<D> {
             shared_base,
             bulk: 0,
             searched: 0,
+            zeroes: 0,
             busy,
             busy_bytes: 0,
             done,
@@ -166,7 +183,7 @@ impl<D: Device> SourceDevice<D> {
 
     /// Moves the bulk phase on: the bytes that it passed over, since they need not be sent, and the chunk that it came to.
     /// No chunk does not mean the end: see [`bulk_done`](Self::bulk_done).
-    pub(super) fn next_bulk(&mut self) -> (u64, Option<Chunk>) {
+    pub(super) fn next_bulk(&mut self) -> (u64, Option<Found>) {
         let mut passed = 0;
         for _ in 0..PASS_OVER {
             let from = self.bulk;
@@ -181,7 +198,7 @@ impl<D: Device> SourceDevice<D> {
             self.searched = self.geometry.start(Chunk(self.bulk)).0;
             // What the guest has written to is left to the dirty phase: sent now, it might have to be sent again.
             if !self.is_dirty(chunk) {
-                return (passed, Some(chunk));
+                return (passed, Some(Found { chunk, zero: chunk.0 < self.zeroes }));
             }
         }
         (passed, None)
@@ -323,11 +340,13 @@ impl<D: Device> SourceDevice<D> {
 
     /// A copy of the chunk is on its way from now on. Clears its dirty bit, before anything of it is read: what the guest
     /// writes after this makes it dirty again.
-    pub(super) fn take(&mut self, chunk: Chunk) {
-        let sectors = self.sectors(chunk);
-        self.busy.set(index(chunk), true);
+    pub(super) fn take(&mut self, found: &Found) {
+        let sectors = self.sectors(found.chunk);
+        self.busy.set(index(found.chunk), true);
         self.busy_bytes += sectors.bytes() as u64;
-        self.device.reset_dirty(sectors);
+        if !found.zero {
+            self.device.reset_dirty(sectors);
+        }
     }
 
     /// The copy was put into the stream, or dropped.
@@ -349,16 +368,23 @@ impl<D: Device> SourceDevice<D> {
     }
 
     /// Whether the host knows that a chunk reads as zeroes. Ask it after [`take`](Self::take), for the reason given there.
-    pub(super) fn is_known_zero(&self, chunk: Chunk) -> bool {
-        let mut range = self.sectors(chunk);
-        while range.count > 0 {
+    pub(super) fn is_known_zero(&mut self, found: &Found) -> bool {
+        if found.zero {
+            return true;
+        }
+        let wanted = self.sectors(found.chunk);
+        let mut known = wanted.start.0;
+        while known < wanted.end().0 {
+            let left = (self.total - known).min(ALLOCATION_STEP);
+            let range = Sectors { start: Sector(known), count: u32::try_from(left).expect("a step fits u32") };
             match self.device.known_zero(range) {
-                Some(Extent { is: true, sectors }) if sectors > 0 => {
-                    let known = u32::try_from(sectors).unwrap_or(u32::MAX).min(range.count);
-                    range = Sectors { start: Sector(range.start.0 + u64::from(known)), count: range.count - known };
-                }
+                Some(Extent { is: true, sectors }) if sectors > 0 => known += sectors.unsigned_abs().min(left),
                 _ => return false,
             }
+        }
+        // Past what the bulk phase has come to, this would not be heard in time.
+        if found.chunk.0 < self.bulk {
+            self.zeroes = if known == self.total { self.chunks } else { self.geometry.chunk_of(Sector(known)).0 };
         }
         true
     }

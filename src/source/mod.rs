@@ -22,8 +22,8 @@ use crate::request::{Completions, ReadRequest};
 use crate::status::Status;
 use crate::wire::{self, Header};
 
-use device::SourceDevice;
 pub(crate) use device::label;
+use device::{Found, SourceDevice};
 use pace::{Pace, Wait};
 
 /// The longest that one step waits for a read, where the host is threaded.
@@ -342,9 +342,9 @@ impl<H: Host> Outgoing<H> {
             self.turn = (turn + 1) % self.devices.len();
             // A slow device must not take the places of all the others.
             let share = (window / self.devices_with_work()).max(1);
-            unused = if let Some(chunk) = self.next_chunk(turn, share)? {
+            unused = if let Some(found) = self.next_chunk(turn, share)? {
                 idle = 0;
-                self.start_chunk(turn, chunk, buffer)?
+                self.start_chunk(turn, &found, buffer)?
             } else {
                 idle += 1;
                 Some(buffer)
@@ -358,20 +358,20 @@ impl<H: Host> Outgoing<H> {
         self.devices.iter().filter(|device| device.reads > 0 || device.has_work()).count().max(1)
     }
 
-    fn next_chunk(&mut self, index: usize, share: usize) -> Result<Option<Chunk>, Error> {
+    fn next_chunk(&mut self, index: usize, share: usize) -> Result<Option<Found>, Error> {
         let device = &mut self.devices[index];
         if device.reads >= share {
             return Ok(None);
         }
         if self.phase != Phase::Dirty {
-            let (passed, chunk) = device.next_bulk();
+            let (passed, found) = device.next_bulk();
             self.status.add_transferred(passed);
             // A search that goes on in the next round must not come to chunks that the dirty phase has on their way.
-            if chunk.is_some() || self.phase == Phase::Bulk || !device.bulk_done() {
-                return Ok(chunk);
+            if found.is_some() || self.phase == Phase::Bulk || !device.bulk_done() {
+                return Ok(found);
             }
         }
-        device.next_dirty()
+        Ok(device.next_dirty()?.map(Found::dirty))
     }
 
     fn leave_bulk(&mut self) {
@@ -382,10 +382,11 @@ impl<H: Host> Outgoing<H> {
     }
 
     /// Starts on a chunk; gives the buffer back if it need not be read.
-    fn start_chunk(&mut self, index: usize, chunk: Chunk, mut buffer: Buffer) -> Result<Option<Buffer>, Error> {
+    fn start_chunk(&mut self, index: usize, found: &Found, mut buffer: Buffer) -> Result<Option<Buffer>, Error> {
         let device = &mut self.devices[index];
-        device.take(chunk);
-        if device.is_known_zero(chunk) {
+        device.take(found);
+        let chunk = found.chunk;
+        if device.is_known_zero(found) {
             self.ready.push_back(Ready { device: index, chunk, data: None });
             return Ok(Some(buffer));
         }
