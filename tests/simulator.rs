@@ -74,3 +74,16 @@ fn a_search_that_takes_several_steps_goes_well() {
         assert!(report.wrong.is_empty(), "scenario {number}: {:#?}", report.wrong);
     }
 }
+
+/// What the host says of zeroes holds for the moment in which it says so: guests that write in every other call.
+#[test]
+fn zeroes_that_are_known_and_written_to() {
+    for number in 0..3000 {
+        let mut scenario = Scenario::new(number).without_errors();
+        scenario.source.known_zero = true;
+        scenario.shared_base = false;
+        scenario.guest.1 = 400;
+        let report = run(scenario, How::default());
+        assert!(report.wrong.is_empty(), "scenario {number}: {:#?}", report.wrong);
+    }
+}
