@@ -134,11 +134,9 @@ impl ThreadHost {
             for _ in 0..count {
                 scope.spawn(|| self.queue.work(&self.disk, self.began));
             }
-            let result = f();
-            self.queue.held.store(false, Relaxed);
-            self.queue.closed.store(true, Relaxed);
-            self.queue.changed.notify_all();
-            result
+            // Also when `f` panics: the scope waits for the workers, and a failure must not look like a hang.
+            let _closing = Closing(&self.queue);
+            f()
         })
     }
 
@@ -147,6 +145,17 @@ impl ThreadHost {
         module.set_options(options).expect("nothing runs");
         module.set_host(self.clone()).expect("nothing runs");
         module
+    }
+}
+
+/// Lets the workers go when it is dropped.
+struct Closing<'a>(&'a Queue);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.held.store(false, Relaxed);
+        self.0.closed.store(true, Relaxed);
+        self.0.changed.notify_all();
     }
 }
 
