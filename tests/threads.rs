@@ -404,7 +404,8 @@ fn migrate(source: &ThreadHost, destination: &ThreadHost, options: Options) {
         });
         let watcher = scope.spawn(|| {
             let mut last = 0;
-            while !stop.load(Relaxed) {
+            // On a busy machine all may be over before this thread runs; it looks once even then.
+            loop {
                 let bulk = from.status().bulk_active.load(Relaxed);
                 let (total, transferred) = from.status().bytes();
                 assert!(transferred <= total, "{transferred} of {total}");
@@ -416,6 +417,9 @@ fn migrate(source: &ThreadHost, destination: &ThreadHost, options: Options) {
                 assert!(in_use <= options.max_buffers && peak <= options.max_buffers, "{in_use}, {peak}");
                 assert!(from.status().reads_in_flight() <= options.max_reads);
                 looks.fetch_add(1, Relaxed);
+                if stop.load(Relaxed) {
+                    break;
+                }
                 thread::yield_now();
             }
         });
