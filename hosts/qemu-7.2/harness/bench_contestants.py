@@ -23,11 +23,32 @@ class Run:
     read_bytes: int
 
 
-class Meter:
-    """Measures some processes from its making to stop()."""
+class Reserve:
+    """Memory that a run will need, held until the run starts.
 
-    def __init__(self, *vms):
-        self.vms = vms
+    A virtual machine may give free memory back to its host, from which each page then costs several times as much as
+    one that was freed a moment ago: it is luck who pays. Here everyone starts with the same.
+    """
+
+    def __init__(self, folder):
+        self.path = pathlib.Path(folder) / "reserve"
+
+    def hold(self, size):
+        piece = bytes(MIB)
+        with open(self.path, "wb") as file:
+            for _ in range(size // MIB):
+                file.write(piece)
+
+    def release(self):
+        self.path.unlink()
+
+
+class Meter:
+    """Measures the processes of a pair from its making to stop()."""
+
+    def __init__(self, pair):
+        self.vms = vms = (pair.source, pair.target)
+        Reserve(pair.folder).release()
         for vm in vms:
             # The highest resident size counts from here.
             pathlib.Path(f"/proc/{vm.process.pid}/clear_refs").write_text("5")
@@ -75,7 +96,7 @@ def block_migration(which, downtime_ms, zero_blocks):
     """`migrate -b` of one of the builds."""
     def run(folder, source, target):
         with Pair(which, folder, source, target) as pair:
-            meter = Meter(pair.source, pair.target)
+            meter = Meter(pair)
             pair.source.migrate(pair.uri, BANDWIDTH, downtime_ms, capabilities=["zero-blocks"] if zero_blocks else [])
             pair.source.wait_migration("completed", timeout=600)
             return meter.stop()
@@ -87,7 +108,7 @@ def drive_mirror(folder, source, target):
     with Pair("unmodified", folder, source, target, ["detect-zeroes=unmap", "discard=unmap"]) as pair:
         one, two = pair.source, pair.target
         nbd = f"{folder}/nbd.sock"
-        meter = Meter(one, two)
+        meter = Meter(pair)
         two.cmd("nbd-server-start", addr={"type": "unix", "data": {"path": nbd}})
         two.cmd("nbd-server-add", device=DISK, writable=True)
         one.cmd("drive-mirror", device=DISK, target=f"nbd+unix:///{DISK}?socket={nbd}", mode="existing",
@@ -117,9 +138,10 @@ def wait(vm, what, reached, timeout=600):
         time.sleep(0.01)
 
 
-def socket_copy(_folder, source, target):
+def socket_copy(folder, source, target):
     """Two processes, one buffer of 1 MiB each: read and send, receive and write. Nothing less can move a disk so."""
     ours, theirs = socket.socketpair()
+    Reserve(folder).release()
     start = time.monotonic()
     sender = child(send, ours, source[0], close=theirs)
     receiver = child(receive, theirs, target[0], close=ours)

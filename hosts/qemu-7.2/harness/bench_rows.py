@@ -3,13 +3,15 @@
 import os
 import pathlib
 
-from .bench_contestants import MIB, block_migration, drive_mirror, socket_copy
+from .bench_contestants import MIB, Reserve, block_migration, drive_mirror, socket_copy
 
 OURS = "blkmig"
 UNMODIFIED = "migrate -b of 7.2"
 ZERO_BLOCKS = "migrate -b of 7.2, zero-blocks"
 MIRROR = "drive-mirror over NBD"
 COPY = "socket copy"
+# What a run may need beside the space for the disk: the buffers of the largest contestant, and more.
+RESERVE = 1 << 30
 
 
 class Row:
@@ -47,6 +49,7 @@ def run_row(row, only, rounds, size, images, folder):
     for number in range(rounds):
         for name, run in contestants.items():
             images.empty(target, row.format, size)
+            Reserve(folder).hold(size + RESERVE)
             result = run(folder, (source, "raw"), (target, row.format))
             if number == 0:
                 images.same(source, "raw", target, row.format)
@@ -65,6 +68,7 @@ def run_thin(rounds, images, folder, size=20 << 30, data=200 * MIB):
         result = {}
         for name, source, length in (("thin", thin, size), ("full", full, data)):
             images.empty(target, "raw", length)
+            Reserve(folder).hold(data + RESERVE)
             took = run(folder, (source, "raw"), (target, "raw"))
             result[name] = {"seconds": took.seconds, "read_bytes": took.read_bytes,
                             "source_bytes": allocated(source), "target_bytes": allocated(target)}
