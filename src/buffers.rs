@@ -23,6 +23,7 @@ pub const ALIGNMENT: usize = 4096;
 pub struct Pool(Arc<Shared>);
 
 struct Shared {
+    bytes: usize,
     layout: Layout,
     limit: usize,
     state: Mutex<State>,
@@ -36,12 +37,27 @@ struct State {
     in_use: usize,
 }
 
-struct Memory(NonNull<u8>);
+/// One allocation. The buffer lies in it where the alignment wants it: an allocation that is aligned itself would be zeroed
+/// byte by byte, while the system has pages of zeroes for this one.
+struct Memory {
+    allocation: NonNull<u8>,
+    start: NonNull<u8>,
+}
 
 // SAFETY: `Memory` is the only pointer to its allocation, which belongs to no thread.
 unsafe impl Send for Memory {}
 // SAFETY: a shared `Memory` gives no access to what it points to.
 unsafe impl Sync for Memory {}
+
+impl Memory {
+    fn new(layout: Layout) -> Option<Memory> {
+        // SAFETY: the layout's size is at least ALIGNMENT.
+        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        // SAFETY: the layout has room for the offset, which is below ALIGNMENT.
+        let start = unsafe { allocation.add(allocation.align_offset(ALIGNMENT)) };
+        Some(Memory { allocation, start })
+    }
+}
 
 /// Why the pool gave no buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +75,9 @@ impl Pool {
     /// If a buffer of that size cannot exist.
     #[must_use]
     pub fn new(limit: u32, bytes: usize, status: Arc<Status>) -> Pool {
-        let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).expect("a chunk fits the address space");
-        Pool(Arc::new(Shared { layout, limit: limit.max(1) as usize, state: Mutex::default(), status }))
+        let bytes = bytes.max(1);
+        let layout = Layout::array::<u8>(bytes.saturating_add(ALIGNMENT)).expect("a chunk fits the address space");
+        Pool(Arc::new(Shared { bytes, layout, limit: limit.max(1) as usize, state: Mutex::default(), status }))
     }
 
     /// A buffer with arbitrary, but initialised, content.
@@ -75,9 +92,8 @@ impl Pool {
         }
         let memory = match state.free.pop() {
             Some(memory) => memory,
-            // SAFETY: the layout's size is not 0.
-            None => match NonNull::new(unsafe { alloc_zeroed(shared.layout) }) {
-                Some(memory) => Memory(memory),
+            None => match Memory::new(shared.layout) {
+                Some(memory) => memory,
                 None if state.in_use > 0 => return Err(NoBuffer::InUse),
                 None => return Err(NoBuffer::NoMemory),
             },
@@ -104,7 +120,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         for memory in self.state.get_mut().free.drain(..) {
             // SAFETY: it was allocated with this layout, and the pool's list held the only pointer to it.
-            unsafe { dealloc(memory.0.as_ptr(), self.layout) };
+            unsafe { dealloc(memory.allocation.as_ptr(), self.layout) };
         }
     }
 }
@@ -117,7 +133,7 @@ pub struct Buffer {
 
 impl Buffer {
     fn start(&self) -> NonNull<u8> {
-        self.memory.as_ref().expect("it is taken in drop alone").0
+        self.memory.as_ref().expect("it is taken in drop alone").start
     }
 
     /// The memory itself, for the host to fill. No reference into the buffer may exist while the host does.
@@ -131,15 +147,15 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the allocation has this size, was zeroed when made, and lives as long as `self`.
-        unsafe { slice::from_raw_parts(self.as_ptr(), self.pool.layout.size()) }
+        // SAFETY: the allocation has this size behind its start, was zeroed when made, and lives as long as `self`.
+        unsafe { slice::from_raw_parts(self.as_ptr(), self.pool.bytes) }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; `&mut self` makes the reference the only one.
-        unsafe { slice::from_raw_parts_mut(self.as_ptr(), self.pool.layout.size()) }
+        unsafe { slice::from_raw_parts_mut(self.as_ptr(), self.pool.bytes) }
     }
 }
 
@@ -154,7 +170,7 @@ impl Drop for Buffer {
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buffer").field("bytes", &self.pool.layout.size()).finish_non_exhaustive()
+        f.debug_struct("Buffer").field("bytes", &self.pool.bytes).finish_non_exhaustive()
     }
 }
 
