@@ -127,5 +127,6 @@ void bench_destination(void);
 void bench_scale(void);          /* scale.c */
 void bench_policy(void);         /* link.c */
 void bench_disks(void);
+int64_t lost_chunks(void);       /* of all disks: whose last version has not been put into the stream (link.c) */
 
 #endif

@@ -47,7 +47,7 @@ static int64_t finish(QEMUFile *f)
     return (f->link_free_at > now ? f->link_free_at : now) - stopped;
 }
 
-static int64_t lost_chunks(void)
+int64_t lost_chunks(void)
 {
     int64_t lost = 0;
     BlockDriverState *bs;
