@@ -49,7 +49,7 @@ static Error *blocker;
 
 /* What few reads bring stays in the CPU's cache on its way. */
 static BlkMigOptions options = {
-    .struct_size = sizeof(options), .max_reads = 8,
+    .struct_size = sizeof(options), .max_reads = 4,
 };
 
 /* The requests; accessed with atomic operations. */
