@@ -14,7 +14,7 @@ use blkmig::buffers::{Buffer, is_zero};
 use blkmig::error::Errno;
 use blkmig::geometry::{Geometry, Sector, Sectors};
 use blkmig::host::{Device, Extent, Host, Stream};
-use blkmig::request::{ReadRequest, WriteRequest};
+use blkmig::request::ReadRequest;
 use blkmig::source::{Link, Outgoing, Settings};
 use blkmig::status::Status;
 use blkmig::wire::{Header, block_prefix};
@@ -76,12 +76,6 @@ impl Host for Thin {
         None
     }
     fn drain(&self) {}
-    fn wait(&self) -> bool {
-        false
-    }
-    fn threaded(&self) -> bool {
-        false
-    }
     fn now_ns(&self) -> i64 {
         0
     }
@@ -94,10 +88,6 @@ impl Device for Thin {
     fn name(&self) -> Vec<u8> {
         b"thin".to_vec()
     }
-    fn hold(&self) -> Result<(), Errno> {
-        Ok(())
-    }
-    fn release(&self) {}
     fn length(&self) -> Result<i64, Errno> {
         Ok(i64::try_from(self.0.borrow().chunks).unwrap() * (1 << 20))
     }
@@ -107,33 +97,12 @@ impl Device for Thin {
     fn allocated(&self, range: Sectors) -> Result<Extent, Errno> {
         Ok(Extent { is: false, sectors: range.count.into() })
     }
-    fn known_zero(&self, _: Sectors) -> Option<Extent> {
-        None
-    }
     fn read(&self, request: ReadRequest) -> Result<(), Errno> {
         request.complete(0, Ok(()));
         Ok(())
     }
     fn write(&self, _: Sector, _: &[u8]) -> Result<(), Errno> {
         Err(Errno::IO)
-    }
-    fn has_write_async(&self) -> bool {
-        false
-    }
-    fn write_async(&self, _: WriteRequest) -> Result<(), Errno> {
-        Err(Errno::IO)
-    }
-    fn write_zeroes(&self, _: Sectors) -> Option<Result<(), Errno>> {
-        None
-    }
-    fn has_write_zeroes(&self) -> bool {
-        false
-    }
-    fn cluster_bytes(&self) -> Option<u64> {
-        None
-    }
-    fn activate(&self) -> Result<(), Errno> {
-        Ok(())
     }
     fn set_tracking(&self, _: bool) -> Result<(), Errno> {
         Ok(())
@@ -184,7 +153,6 @@ impl Stream for Sink {
         None
     }
     fn set_error(&mut self, _: Errno) {}
-    fn flush(&mut self) {}
 }
 
 /// A migration of a disk of so many chunks whose bulk phase is over.

@@ -10,7 +10,7 @@ use crate::error::Errno;
 use crate::geometry::{Sector, Sectors};
 use crate::request::{ReadRequest, WriteRequest};
 
-/// A hypervisor.
+/// A hypervisor. Here and below, what a host may leave out has a default.
 pub trait Host {
     /// A block device's handle.
     type Device: Device;
@@ -25,10 +25,14 @@ pub trait Host {
     fn drain(&self);
 
     /// Completes at least one request; called only with one in flight. `false` if the host knows no such call.
-    fn wait(&self) -> bool;
+    fn wait(&self) -> bool {
+        false
+    }
 
     /// Whether completions come by themselves, on another thread, so that the engine may block for one.
-    fn threaded(&self) -> bool;
+    fn threaded(&self) -> bool {
+        false
+    }
 
     /// A monotonic clock, in nanoseconds.
     fn now_ns(&self) -> i64;
@@ -55,10 +59,12 @@ pub trait Device {
     ///
     /// # Errors
     /// The host's error; see [`Errno::means_empty`].
-    fn hold(&self) -> Result<(), Errno>;
+    fn hold(&self) -> Result<(), Errno> {
+        Ok(())
+    }
 
     /// Undoes one [`hold`](Device::hold).
-    fn release(&self);
+    fn release(&self) {}
 
     /// The length in bytes.
     ///
@@ -76,7 +82,9 @@ pub trait Device {
     fn allocated(&self, range: Sectors) -> Result<Extent, Errno>;
 
     /// Whether the start of the range is known to read as zeroes without reading it; `None` if the host can't tell.
-    fn known_zero(&self, range: Sectors) -> Option<Extent>;
+    fn known_zero(&self, _range: Sectors) -> Option<Extent> {
+        None
+    }
 
     /// Starts the read that the request describes: it is completed before this returns, or later, on any thread.
     ///
@@ -91,28 +99,40 @@ pub trait Device {
     fn write(&self, start: Sector, data: &[u8]) -> Result<(), Errno>;
 
     /// Whether there is [`write_async`](Device::write_async).
-    fn has_write_async(&self) -> bool;
+    fn has_write_async(&self) -> bool {
+        false
+    }
 
     /// Starts the write that the request describes, as [`read`](Device::read).
     ///
     /// # Errors
     /// If it could not be started, and the request was dropped.
-    fn write_async(&self, request: WriteRequest) -> Result<(), Errno>;
+    fn write_async(&self, _request: WriteRequest) -> Result<(), Errno> {
+        Err(Errno::NOT_SUPPORTED)
+    }
 
     /// Makes the range read as zeroes; `None` if the host has no better way than to write them.
-    fn write_zeroes(&self, range: Sectors) -> Option<Result<(), Errno>>;
+    fn write_zeroes(&self, _range: Sectors) -> Option<Result<(), Errno>> {
+        None
+    }
 
     /// Whether there is [`write_zeroes`](Device::write_zeroes), so that looking for zeroes in the data is worth it.
-    fn has_write_zeroes(&self) -> bool;
+    fn has_write_zeroes(&self) -> bool {
+        false
+    }
 
     /// The size in bytes of the units in which the device's image allocates, if there is one.
-    fn cluster_bytes(&self) -> Option<u64>;
+    fn cluster_bytes(&self) -> Option<u64> {
+        None
+    }
 
     /// Makes an incoming device ready for writes.
     ///
     /// # Errors
     /// The host's error.
-    fn activate(&self) -> Result<(), Errno>;
+    fn activate(&self) -> Result<(), Errno> {
+        Ok(())
+    }
 
     /// Starts, with nothing dirty, or ends the tracking of the guest's writes.
     ///
@@ -134,7 +154,9 @@ pub trait Device {
 
     /// The first dirty sector at or after this one, below 0 for none; `None` if the host can only answer
     /// [`is_dirty`](Device::is_dirty).
-    fn next_dirty(&self, from: Sector) -> Option<i64>;
+    fn next_dirty(&self, _from: Sector) -> Option<i64> {
+        None
+    }
 }
 
 /// The host's migration stream: one direction of it.
@@ -146,7 +168,9 @@ pub trait Stream {
     ///
     /// # Errors
     /// The buffer.
-    fn put_owned(&mut self, buffer: Buffer) -> Result<(), Buffer>;
+    fn put_owned(&mut self, buffer: Buffer) -> Result<(), Buffer> {
+        Err(buffer)
+    }
 
     /// Fills `into`; returns the bytes got, fewer at the end of the stream.
     fn get(&mut self, into: &mut [u8]) -> usize;
@@ -164,7 +188,7 @@ pub trait Stream {
     fn set_error(&mut self, errno: Errno);
 
     /// Sends what is buffered.
-    fn flush(&mut self);
+    fn flush(&mut self) {}
 }
 
 /// Where the source's user reads.

@@ -177,10 +177,6 @@ impl Host for ThreadHost {
         }
     }
 
-    fn wait(&self) -> bool {
-        false
-    }
-
     fn threaded(&self) -> bool {
         self.threaded
     }
@@ -198,10 +194,6 @@ impl Device for ThreadHost {
     fn name(&self) -> Vec<u8> {
         b"disk".to_vec()
     }
-    fn hold(&self) -> Result<(), Errno> {
-        Ok(())
-    }
-    fn release(&self) {}
     fn length(&self) -> Result<i64, Errno> {
         Ok((CHUNK * CHUNKS) as i64)
     }
@@ -210,9 +202,6 @@ impl Device for ThreadHost {
     }
     fn allocated(&self, range: Sectors) -> Result<Extent, Errno> {
         Ok(Extent { is: true, sectors: range.count.into() })
-    }
-    fn known_zero(&self, _range: Sectors) -> Option<Extent> {
-        None
     }
     fn read(&self, request: ReadRequest) -> Result<(), Errno> {
         self.queue.add(Job::Read(request));
@@ -226,18 +215,6 @@ impl Device for ThreadHost {
     }
     fn write_async(&self, request: WriteRequest) -> Result<(), Errno> {
         self.queue.add(Job::Write(request));
-        Ok(())
-    }
-    fn write_zeroes(&self, _range: Sectors) -> Option<Result<(), Errno>> {
-        None
-    }
-    fn has_write_zeroes(&self) -> bool {
-        false
-    }
-    fn cluster_bytes(&self) -> Option<u64> {
-        None
-    }
-    fn activate(&self) -> Result<(), Errno> {
         Ok(())
     }
     fn set_tracking(&self, on: bool) -> Result<(), Errno> {
@@ -254,9 +231,6 @@ impl Device for ThreadHost {
     }
     fn dirty_chunks(&self) -> Result<u64, Errno> {
         Ok(self.disk().1.iter().filter(|&&dirty| dirty).count() as u64)
-    }
-    fn next_dirty(&self, _from: Sector) -> Option<i64> {
-        None
     }
 }
 
@@ -314,7 +288,6 @@ impl Stream for Pipe {
     fn set_error(&mut self, errno: Errno) {
         self.error = Some(errno);
     }
-    fn flush(&mut self) {}
 }
 
 fn link(stream: &mut Pipe) -> Link<'_> {

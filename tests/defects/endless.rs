@@ -7,12 +7,11 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use blkmig::buffers::Buffer;
 use blkmig::error::Errno;
 use blkmig::geometry::{Geometry, Sector, Sectors};
 use blkmig::host::{Device, Extent, Host, Stream};
 use blkmig::module::{Module, Options};
-use blkmig::request::{ReadRequest, WriteRequest};
+use blkmig::request::ReadRequest;
 use blkmig::source::Link;
 
 struct World {
@@ -35,12 +34,6 @@ impl Host for Endless {
         None
     }
     fn drain(&self) {}
-    fn wait(&self) -> bool {
-        false
-    }
-    fn threaded(&self) -> bool {
-        false
-    }
     fn now_ns(&self) -> i64 {
         self.0.now.get()
     }
@@ -53,10 +46,6 @@ impl Device for Endless {
     fn name(&self) -> Vec<u8> {
         b"endless".to_vec()
     }
-    fn hold(&self) -> Result<(), Errno> {
-        Ok(())
-    }
-    fn release(&self) {}
     fn length(&self) -> Result<i64, Errno> {
         Ok(i64::try_from(self.0.bytes).expect("it is no more than 8 EiB"))
     }
@@ -74,24 +63,6 @@ impl Device for Endless {
     }
     fn write(&self, _start: Sector, _data: &[u8]) -> Result<(), Errno> {
         unreachable!("it is the source")
-    }
-    fn has_write_async(&self) -> bool {
-        false
-    }
-    fn write_async(&self, _request: WriteRequest) -> Result<(), Errno> {
-        unreachable!("it is the source")
-    }
-    fn write_zeroes(&self, _range: Sectors) -> Option<Result<(), Errno>> {
-        None
-    }
-    fn has_write_zeroes(&self) -> bool {
-        false
-    }
-    fn cluster_bytes(&self) -> Option<u64> {
-        None
-    }
-    fn activate(&self) -> Result<(), Errno> {
-        Ok(())
     }
     fn set_tracking(&self, _on: bool) -> Result<(), Errno> {
         self.0.dirty.borrow_mut().clear();
@@ -119,9 +90,6 @@ impl Stream for Sink {
     fn put(&mut self, bytes: &[u8]) {
         self.0.now.set(self.0.now.get() + i64::try_from(bytes.len()).expect("a slice is no longer"));
     }
-    fn put_owned(&mut self, buffer: Buffer) -> Result<(), Buffer> {
-        Err(buffer)
-    }
     fn get(&mut self, _into: &mut [u8]) -> usize {
         0
     }
@@ -135,7 +103,6 @@ impl Stream for Sink {
         None
     }
     fn set_error(&mut self, _errno: Errno) {}
-    fn flush(&mut self) {}
 }
 
 fn endless(bytes: u64, options: Options) -> (Rc<World>, Module<Endless>) {

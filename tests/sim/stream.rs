@@ -201,8 +201,6 @@ impl Stream for InStream<'_> {
         self.machine.enter(Call::SetError);
         self.failed.get_or_insert(errno);
     }
-
-    fn flush(&mut self) {}
 }
 
 /// Keeps what is printed.
