@@ -98,8 +98,7 @@ def block_migration(which, downtime_ms, zero_blocks):
         with Pair(which, folder, source, target) as pair:
             meter = Meter(pair)
             pair.source.migrate(pair.uri, BANDWIDTH, downtime_ms, capabilities=["zero-blocks"] if zero_blocks else [])
-            pair.source.wait_migration("completed", timeout=600)
-            return meter.stop()
+            return finish(pair, meter)
     return run
 
 
@@ -122,8 +121,14 @@ def drive_mirror(folder, source, target):
         wait(one, "the mirror's end", lambda: not jobs(one))
         two.cmd("nbd-server-stop")
         one.cmd("migrate-continue", state="pre-switchover")
-        one.wait_migration("completed")
-        return meter.stop()
+        return finish(pair, meter)
+
+
+def finish(pair, meter):
+    """Both sides: the source says "completed" when all is sent, and the destination may have some of it yet to take in."""
+    pair.source.wait_migration("completed", timeout=600)
+    pair.target.wait_arrival()
+    return meter.stop()
 
 
 def jobs(vm):
