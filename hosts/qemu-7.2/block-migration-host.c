@@ -47,11 +47,6 @@ typedef struct BlkMigRequest {
 static GHashTable *devices;
 static Error *blocker;
 
-/* What few reads bring stays in the CPU's cache on its way. */
-static BlkMigOptions options = {
-    .struct_size = sizeof(options), .max_reads = 4,
-};
-
 /* The requests; accessed with atomic operations. */
 static unsigned in_flight;
 static unsigned completed;
@@ -487,13 +482,18 @@ static int block_save_setup(QEMUFile *f, void *opaque)
 {
     DEVICE_LOCK_GUARD(NULL);
     QIOChannel *ioc = qemu_file_get_ioc(f);
+    BlkMigOptions options = {
+        .struct_size = sizeof(options),
+        /* What few reads bring stays in the CPU's cache on its way. */
+        .max_reads = 4,
+        .zero_blocks = migrate_zero_blocks(),
+    };
 
     /* With a local socket's default, both sides wake for every 200 KiB. */
     if (qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_FD_PASS)) {
         setsockopt(QIO_CHANNEL_SOCKET(ioc)->fd, SOL_SOCKET, SO_SNDBUF,
                    &(int){ 512 * KiB }, sizeof(int));
     }
-    options.zero_blocks = migrate_zero_blocks();
     blk_mig_set_params(migrate_use_block(), migrate_use_block_incremental(),
                        opaque);
     blk_mig_set_options(&options);
@@ -589,7 +589,7 @@ static const BlkMigHost host = {
 /* Before blk_mig_init(), which migration_object_init() calls. */
 static void block_migration_host_init(void)
 {
-    int ret = blk_mig_set_host(&host) ?: blk_mig_set_options(&options);
+    int ret = blk_mig_set_host(&host);
 
     assert(ret == 0);
     devices = g_hash_table_new(NULL, NULL);
