@@ -46,7 +46,6 @@ struct BlockDriverState {
     uint64_t *dirty;             /* a bit for each chunk */
     int64_t dirty_count;
     bool tracking;
-    bool allocated;
     int64_t service_ns;          /* a read takes the disk for so long, */
     int64_t latency_ns;          /* and arrives so much later */
     int64_t free_at;
@@ -63,6 +62,7 @@ void disk_touch(BlockDriverState *bs);                /* takes its memory from t
 void disk_make_holes(BlockDriverState *bs);           /* of its zero clusters */
 void disk_set_dirty(BlockDriverState *bs, int64_t chunk);
 void disk_track_versions(BlockDriverState *bs);
+int64_t lost_chunks(void);                            /* of all disks: whose last version was not put into a stream */
 extern const BlkMigBdrvOps bdrv_ops;
 extern const BlkMigDirtyOps dirty_ops;
 
@@ -127,6 +127,5 @@ void bench_destination(void);
 void bench_scale(void);          /* scale.c */
 void bench_policy(void);         /* link.c */
 void bench_disks(void);
-int64_t lost_chunks(void);       /* of all disks: whose last version has not been put into the stream (link.c) */
 
 #endif

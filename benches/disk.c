@@ -31,7 +31,6 @@ BlockDriverState *disk_new(int64_t bytes, bool with_data)
     bs->sectors = bytes / SECTOR;
     bs->chunks = (bytes + CHUNK - 1) / CHUNK;
     bs->dirty = calloc((size_t)(bs->chunks + 63) / 64, sizeof(uint64_t));
-    bs->allocated = true;
     if (with_data) {
         bs->data = memory_new((size_t)bytes);
         bs->hole = calloc((size_t)(bytes / CLUSTER + 1), sizeof(bool));
@@ -81,6 +80,19 @@ void disk_track_versions(BlockDriverState *bs)
     }
 }
 
+int64_t lost_chunks(void)
+{
+    int64_t lost = 0;
+    BlockDriverState *bs;
+
+    for (int index = 0; (bs = disk_at(index)); index++) {
+        for (int64_t i = 0; i < bs->chunks; i++) {
+            lost += bs->version[i] != bs->arrived[i];
+        }
+    }
+    return lost;
+}
+
 /* ---- the table ---- */
 
 static void iterate(BlkMigDeviceVisitor *it, void *opaque)
@@ -121,7 +133,7 @@ static int is_allocated(BlockDriverState *bs, int64_t sector, int count, int *pn
     int64_t left = bs->sectors - sector;
 
     *pnum = (int)(count < left ? count : left);
-    return bs->allocated;
+    return 1;
 }
 
 static int read_disk(BlockDriverState *bs, int64_t sector, uint8_t *buf, int count)

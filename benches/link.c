@@ -47,19 +47,6 @@ static int64_t finish(QEMUFile *f)
     return (f->link_free_at > now ? f->link_free_at : now) - stopped;
 }
 
-int64_t lost_chunks(void)
-{
-    int64_t lost = 0;
-    BlockDriverState *bs;
-
-    for (int index = 0; (bs = disk_at(index)); index++) {
-        for (int64_t i = 0; i < bs->chunks; i++) {
-            lost += bs->version[i] != bs->arrived[i];
-        }
-    }
-    return lost;
-}
-
 static void report(QEMUFile *f, bool converged)
 {
     uint64_t before = f->bytes;
