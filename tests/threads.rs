@@ -191,6 +191,10 @@ impl Host for ThreadHost {
 }
 
 impl Device for ThreadHost {
+    fn is_same(&self, _other: &ThreadHost) -> bool {
+        true
+    }
+
     fn name(&self) -> Vec<u8> {
         b"disk".to_vec()
     }
