@@ -137,7 +137,9 @@ pub enum Error {
     Progress(u64),
     #[error("a device name in the stream is empty or holds a NUL: {0}")]
     Name(String),
-    #[error("device {device} is {length} bytes long, but the source's at least {source_length}: what is past the end would be lost")]
+    #[error(
+        "device {device} is {length} bytes long, but the source's at least {source_length}: what is past the end would be lost"
+    )]
     TooShort { device: String, length: u64, source_length: u64 },
     #[error("sector {sector} is past the end of device {device}, which has {total}")]
     Address { device: String, sector: u64, total: u64 },
@@ -163,7 +165,9 @@ impl Error {
             Error::Busy | Error::StillWritten(_) => Errno::BUSY,
             Error::NoMemory(_) => Errno::NO_MEMORY,
             Error::ReadOnly(_) => Errno::READ_ONLY,
-            Error::Panic(_) | Error::Lost(_) | Error::Unfinished(_) | Error::DirtyTracking { .. } | Error::Short(_) => Errno::IO,
+            Error::Panic(_) | Error::Lost(_) | Error::Unfinished(_) | Error::DirtyTracking { .. } | Error::Short(_) => {
+                Errno::IO
+            }
             _ => Errno::INVALID,
         }
     }

@@ -172,7 +172,12 @@ pub trait Device {
 
 /// Up to which sector the device is known to read as zeroes from `start` on, if that is as far as `end`. It is asked for
 /// `ask(sector)` sectors at a time, since its answers may be shorter than the questions.
-pub(crate) fn known_zeroes(device: &impl Device, start: Sector, end: Sector, ask: impl Fn(u64) -> u64) -> Option<Sector> {
+pub(crate) fn known_zeroes(
+    device: &impl Device,
+    start: Sector,
+    end: Sector,
+    ask: impl Fn(u64) -> u64,
+) -> Option<Sector> {
     let mut known = start.0;
     while known < end.0 {
         let asked = ask(known);

@@ -64,7 +64,11 @@ impl<D: Device> Target<D> {
         if !accept {
             let used = padding.iter().rposition(|&byte| byte != 0).map_or(0, |last| last / SECTOR_LEN + 1);
             let length = self.total * SECTOR_BYTES;
-            return Err(Error::TooShort { device: label(&self.name), length, source_length: length + (used * SECTOR_LEN) as u64 });
+            return Err(Error::TooShort {
+                device: label(&self.name),
+                length,
+                source_length: length + (used * SECTOR_LEN) as u64,
+            });
         }
         if !std::mem::replace(&mut self.warned, true) {
             log::warn!(
