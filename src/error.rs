@@ -101,6 +101,8 @@ pub enum Error {
     DuplicateName(String),
     #[error("not enough memory for {0}")]
     NoMemory(String),
+    #[error("not enough memory")]
+    RanShort,
 
     // Outgoing.
     #[error("Error reading sector {sector} of device {device}: {errno}")]
@@ -163,7 +165,7 @@ impl Error {
             | Error::Length { errno, .. }
             | Error::Write { errno, .. } => *errno,
             Error::Busy | Error::StillWritten(_) => Errno::BUSY,
-            Error::NoMemory(_) => Errno::NO_MEMORY,
+            Error::NoMemory(_) | Error::RanShort => Errno::NO_MEMORY,
             Error::ReadOnly(_) => Errno::READ_ONLY,
             Error::Panic(_) | Error::Lost(_) | Error::Unfinished(_) | Error::DirtyTracking { .. } | Error::Short(_) => {
                 Errno::IO

@@ -39,6 +39,11 @@ pub trait Host {
 
     /// How long the guest may stand still at the end, in nanoseconds.
     fn max_downtime_ns(&self) -> u64;
+
+    /// Whether memory ran short since this was last asked, so that the migration should end while it still can.
+    fn ran_short(&self) -> bool {
+        false
+    }
 }
 
 /// What a host says of the sectors at the start of a range: the engine checks it before it believes it.

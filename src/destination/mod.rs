@@ -14,7 +14,7 @@ use crate::buffers::{Buffer, NoBuffer, Pool};
 use crate::error::{Errno, Error};
 use crate::geometry::{SECTOR_LEN, Sector, Sectors};
 use crate::host::{Device, Host, Stream};
-use crate::request::{Completions, WriteRequest};
+use crate::request::{Completions, MAX_RESERVED, WriteRequest};
 use crate::source::{Settings, label};
 use crate::status::Status;
 use crate::wire::{HEADER_BYTES, Header};
@@ -89,7 +89,14 @@ impl Incoming {
         let bytes = settings.geometry.chunk_bytes();
         let kept = self.pool.take().filter(|pool| pool.limit() == settings.max_buffers as usize);
         let pool = kept.unwrap_or_else(|| Pool::new(settings.max_buffers, bytes, Arc::clone(status)));
-        let completions = Completions::new(Arc::clone(status));
+        if host.ran_short() {
+            return Err(Error::RanShort);
+        }
+        let no_memory = |_| Error::NoMemory("the requests".to_owned());
+        let most = settings.max_writes.min(MAX_RESERVED) as usize;
+        let completions = Completions::new(most, Arc::clone(status)).map_err(no_memory)?;
+        let mut in_flight = Vec::new();
+        in_flight.try_reserve_exact(most).map_err(no_memory)?;
         let mut section = Section {
             host,
             settings,
@@ -98,7 +105,7 @@ impl Incoming {
             completions,
             targets: Vec::new(),
             current: 0,
-            in_flight: Vec::new(),
+            in_flight,
             zeroes: None,
         };
         let read = section.read_records(&mut self.progress);
@@ -244,9 +251,11 @@ impl<H: Host> Section<'_, H> {
         let bytes = place.sectors.bytes();
         let target = &mut self.targets[place.target];
         target.check_tail(sector, &buffer[bytes..], self.settings.accept_tail_garbage)?;
-        let runs = target.runs(&buffer[..bytes]);
         let buffer = Arc::new(buffer);
-        for (zero, range) in runs {
+        let mut done = 0;
+        while done < bytes {
+            let (zero, range) = self.targets[place.target].next_run(&buffer[..bytes], done);
+            done = range.end;
             let place = Place { target: place.target, sectors: part(place.sectors, &range) };
             if zero && !sole {
                 self.write_zeroes(place)?;

@@ -81,21 +81,16 @@ impl<D: Device> Target<D> {
         Ok(())
     }
 
-    /// Cuts data that goes to the device into runs, as bytes of it: `true` for zeroes that need not be written as data.
-    pub(super) fn runs(&self, data: &[u8]) -> Vec<(bool, Range<usize>)> {
+    /// The run of data that begins at byte `from` of what goes to the device: whether it is zeroes that need not be written as
+    /// data, and where it ends.
+    pub(super) fn next_run(&self, data: &[u8], from: usize) -> (bool, Range<usize>) {
         let Some(unit) = self.zero_unit else {
-            return vec![(false, 0..data.len())];
+            return (false, from..data.len());
         };
-        let mut runs: Vec<(bool, Range<usize>)> = Vec::new();
-        for (index, cluster) in data.chunks(unit).enumerate() {
-            let zero = is_zero(cluster);
-            let start = index * unit;
-            match runs.last_mut() {
-                Some((kind, run)) if *kind == zero => run.end = start + cluster.len(),
-                _ => runs.push((zero, start..start + cluster.len())),
-            }
-        }
-        runs
+        let mut clusters = data[from..].chunks(unit).map(|cluster| (is_zero(cluster), cluster.len()));
+        let (zero, length) = clusters.next().unwrap_or_default();
+        let more: usize = clusters.take_while(|(other, _)| *other == zero).map(|(_, length)| length).sum();
+        (zero, from..from + length + more)
     }
 
     /// Whether the device knows to be zero in this range already.

@@ -10,6 +10,7 @@ use libc::{c_int, c_void};
 
 use super::exports::{completed, released, visit};
 use super::logger::c_text;
+use super::reserve;
 use super::tables::{
     BLK_MIG_ABI_VERSION, BLK_MIG_HOST_THREADED, BlkMigBdrvOps, BlkMigDirtyOps, BlkMigFileOps, BlkMigHost,
     BlkMigMonitorOps, BlkMigSystemOps, BlockDriverState, Monitor, QEMUFile,
@@ -203,6 +204,10 @@ impl Host for CHost {
 
     fn max_downtime_ns(&self) -> u64 {
         call!(self.0.system.max_downtime_ns)
+    }
+
+    fn ran_short(&self) -> bool {
+        reserve::ran_short()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::buffers::{Buffer, NoBuffer, Pool};
 use crate::error::Error;
 use crate::geometry::{Chunk, Geometry};
 use crate::host::{Device, Host, Monitor, Stream};
-use crate::request::{Completions, ReadRequest};
+use crate::request::{Completions, MAX_RESERVED, ReadRequest};
 use crate::status::Status;
 use crate::wire::Header;
 
@@ -151,10 +151,15 @@ impl<H: Host> Outgoing<H> {
         for device in &mut devices {
             device.start_tracking()?;
         }
+        let no_memory = |_| Error::NoMemory("the requests".to_owned());
+        let most = settings.max_reads.min(MAX_RESERVED) as usize;
+        let completions = Completions::new(most, Arc::clone(&status)).map_err(no_memory)?;
+        let mut ready = VecDeque::new();
+        ready.try_reserve_exact(most).map_err(no_memory)?;
         status.start(devices.iter().map(SourceDevice::total_bytes).sum());
         let mut migration = Outgoing {
             pool: Pool::new(settings.max_buffers, settings.geometry.chunk_bytes(), Arc::clone(&status)),
-            completions: Completions::new(Arc::clone(&status)),
+            completions,
             began: host.now_ns(),
             host,
             stream: link.stream.identity(),
@@ -164,7 +169,7 @@ impl<H: Host> Outgoing<H> {
             devices,
             in_flight: 0,
             last_read: 0,
-            ready: VecDeque::new(),
+            ready,
             turn: 0,
             pace: Pace::default(),
             shrinking: Shrinking::default(),
@@ -190,7 +195,7 @@ impl<H: Host> Outgoing<H> {
     pub fn iterate(&mut self, link: &mut Link) -> Result<Step, Error> {
         link.check()?;
         let began = self.host.now_ns();
-        self.check_lengths()?;
+        self.check_step()?;
         self.collect()?;
         self.pace.begin(began, (self.in_flight == 0).then_some(self.last_read));
         self.step_bytes = 0;
@@ -224,14 +229,17 @@ impl<H: Host> Outgoing<H> {
         self.bulk_done() && (self.shrinking.is_over() || short())
     }
 
-    /// A length that has changed, even if it changes back, ends the migration.
-    fn check_lengths(&self) -> Result<(), Error> {
+    /// A length that has changed, even if it changes back, ends the migration; so does a shortage of memory.
+    fn check_step(&self) -> Result<(), Error> {
+        if self.host.ran_short() {
+            return Err(Error::RanShort);
+        }
         self.devices.iter().try_for_each(SourceDevice::check_length)
     }
 
     /// Fails if the devices that migrate are not those of setup any more.
     fn check_devices(&self) -> Result<(), Error> {
-        self.check_lengths()?;
+        self.check_step()?;
         let mut missing: Vec<&SourceDevice<H::Device>> = self.devices.iter().collect();
         for device in self.host.devices() {
             match missing.iter().position(|ours| ours.device().is_same(&device)) {
