@@ -20,13 +20,16 @@ static void write_begins(int chunk, int byte)
     classic_guest_begins(host.disks, chunk * CHUNK_SECTORS + 8, 16, byte, write_ends);
 }
 
-/* In each step the writes of the step before end, after some chunks were read, and others begin. */
+/* In each step the writes of the step before end, after some chunks were read, and others begin. Those that were in flight at
+ * setup end when all chunks have been read. */
 static int step_no;
 
 static void between(QEMUFile *f)
 {
     (void)f;
-    classic_guest_ends();
+    if (step_no < 40 || blk_mig_bytes_remaining() == 0) {
+        classic_guest_ends();
+    }
     if (step_no < 40) {
         write_begins(step_no % CHUNKS, 100 + step_no);
         write_begins((step_no * 7 + 3) % CHUNKS, 200 + step_no % 50);
