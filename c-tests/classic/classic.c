@@ -137,8 +137,7 @@ void bdrv_set_locked(BlockDriverState *bs, int locked)
 
 int bdrv_flush(BlockDriverState *bs)
 {
-    (void)bs;
-    return 0;
+    return host->bdrv->flush ? host->bdrv->flush(bs->host) : 0;
 }
 
 void classic_snapshot(BlockDriverState *host_bs, const char *filename)

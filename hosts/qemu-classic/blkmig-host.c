@@ -200,6 +200,7 @@ static const BlkMigBdrvOps bdrv_ops = {
     .unref = host_unref,
     .aio_write = host_aio_write,
     .aio_wait = host_aio_wait,
+    .flush = bdrv_flush,
 };
 
 static const BlkMigDirtyOps dirty_ops = {
