@@ -85,6 +85,10 @@ impl Host for Thin {
 }
 
 impl Device for Thin {
+    fn is_same(&self, _other: &Thin) -> bool {
+        true
+    }
+
     fn name(&self) -> Vec<u8> {
         b"thin".to_vec()
     }

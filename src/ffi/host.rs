@@ -240,6 +240,10 @@ impl Device for CDevice {
         unsafe { CStr::from_ptr(name) }.to_bytes().to_vec()
     }
 
+    fn is_same(&self, other: &CDevice) -> bool {
+        self.pointer.0 == other.pointer.0
+    }
+
     fn hold(&self) -> Result<(), Errno> {
         if self.tables.bdrv.r#ref.is_none() {
             return Ok(());
@@ -323,6 +327,13 @@ impl Device for CDevice {
         Errno::check(call!(self.tables.bdrv.activate, self.bs()).into())
     }
 
+    fn flush(&self) -> Result<(), Errno> {
+        if self.tables.bdrv.flush.is_none() {
+            return Ok(());
+        }
+        Errno::check(call!(self.tables.bdrv.flush, self.bs()).into())
+    }
+
     fn set_tracking(&self, on: bool) -> Result<(), Errno> {
         Errno::check(call!(self.tables.dirty.set_tracking, self.bs(), c_int::from(on)).into())
     }
@@ -369,6 +380,10 @@ fn c_size(bytes: usize) -> c_int {
 }
 
 impl Stream for CStream {
+    fn identity(&self) -> usize {
+        self.f() as usize
+    }
+
     fn put(&mut self, bytes: &[u8]) {
         call!(self.tables.file.put_buffer, self.f(), bytes.as_ptr(), c_size(bytes.len()));
     }

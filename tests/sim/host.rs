@@ -107,6 +107,10 @@ impl Device for SimDevice {
         self.with(|disk| disk.name.clone())
     }
 
+    fn is_same(&self, other: &SimDevice) -> bool {
+        self.index == other.index
+    }
+
     fn hold(&self) -> Result<(), Errno> {
         if self.enter(Call::Hold) {
             return Err(Errno::IO);

@@ -90,6 +90,7 @@ impl Scenario {
                 max_reads: rng.pick(&[0, 1, 2, 4, 40]),
                 max_writes: rng.pick(&[0, 1, 2, 4]),
                 zero_blocks: rng.chance(400),
+                accept_tail_garbage: rng.chance(500),
             },
             stages: rng.chance(500),
             monitor: rng.chance(500),
