@@ -282,6 +282,7 @@ impl Run {
             let finish = match self.scenario.decision {
                 Decision::Estimate | Decision::Steps(_) => can_finish,
                 Decision::Pending(bytes) => self.source_module.pending() <= bytes,
+                Decision::Switchover(bytes) => self.source_module.pending_switchover(bytes) <= bytes,
             };
             if finish {
                 break;

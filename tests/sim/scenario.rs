@@ -44,6 +44,8 @@ pub(crate) enum Decision {
     Estimate,
     /// No more than so many bytes are pending.
     Pending(u64),
+    /// The same, as hosts ask that stop the guest by a threshold of their own.
+    Switchover(u64),
     /// After so many steps, whatever is left.
     Steps(u64),
 }
@@ -128,8 +130,9 @@ impl Scenario {
             ]),
             freeze: rng.pick(&[0, 0, 0, 200, 600]),
             // Large ones are of interest while they are searched.
-            decision: match rng.below(4) {
+            decision: match rng.below(5) {
                 _ if large => Decision::Steps(rng.below(3)),
+                4 => Decision::Switchover(rng.pick(&[0, chunk_bytes, total / 2, total])),
                 0 => Decision::Estimate,
                 1 => Decision::Pending(rng.pick(&[0, chunk_bytes, total / 8, total / 2])),
                 2 => Decision::Pending(0),
