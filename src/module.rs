@@ -59,6 +59,8 @@ pub struct Module<H: Host> {
     options: Mutex<Options>,
     params: Mutex<Option<Params>>,
     outgoing: Mutex<Slot<H>>,
+    /// The stream of the last stage 1.
+    staged: Mutex<Option<usize>>,
     /// `None` while a load works on it.
     incoming: Mutex<Option<Incoming>>,
     failure: Mutex<String>,
@@ -97,6 +99,7 @@ impl<H: Host> Module<H> {
             options: Mutex::default(),
             params: Mutex::new(None),
             outgoing: Mutex::new(Slot::Idle),
+            staged: Mutex::default(),
             incoming: Mutex::new(Some(Incoming::default())),
             failure: Mutex::default(),
             status: Arc::default(),
@@ -206,13 +209,18 @@ impl<H: Host> Module<H> {
             self.cleanup(link.monitor);
             return 0;
         }
+        let stream = link.stream.identity();
         if stage == 1 {
             // Those hosts refuse a second migration themselves, and some forget to cancel one whose stream has broken.
             self.cleanup(link.monitor);
+            *self.staged.lock() = Some(stream);
         }
+        // A stage 1 that came in between, as for a snapshot, may have ended the migration that this stage belongs to.
+        let strange = self.staged.lock().is_some_and(|staged| staged != stream);
         // They also say before each migration whether disks are part of it.
         let disabled = self.is_disabled() || self.params.lock().is_none();
         let result = match stage {
+            2 | 3 if strange => Err(self.fail(Error::OtherStream)),
             1..=3 if disabled && self.is_idle() => self.empty_section(link).map(|()| true),
             1 => self.setup(link).map(|()| false),
             2 => self.iterate(link).map(|step| step.can_finish),
