@@ -155,6 +155,12 @@ static void stop_if_closing(void)
     }
 }
 
+/* The guest, or our own backend, has left the node for another one. */
+static bool has_moved(BlkMigDevice *dev, BlockDriverState *bs)
+{
+    return !guest_backend(bs) || blk_bs(dev->blk) != bs;
+}
+
 static void bdrv_ops_iterate(BlkMigDeviceVisitor *it, void *opaque)
 {
     DEVICE_LOCK_GUARD(NULL);
@@ -221,8 +227,10 @@ static const char *bdrv_ops_get_device_name(BlockDriverState *bs)
 static int64_t bdrv_ops_getlength(BlockDriverState *bs)
 {
     DEVICE_LOCK_GUARD(bs);
+    BlkMigDevice *dev = find_device(bs);
 
-    return bdrv_getlength(bs);
+    /* A filter that its block job has taken away leads to nothing. */
+    return dev && has_moved(dev, bs) ? -ENODEV : bdrv_getlength(bs);
 }
 
 /* A CD-ROM drive has no use for an image that could be written to. */
@@ -671,7 +679,7 @@ static BlkMigDevice *find_changed(void)
         g_autoptr(GString) tree = g_string_new(NULL);
         BlkMigDevice *dev = value;
 
-        if (!guest_backend(bs) || blk_bs(dev->blk) != bs) {
+        if (has_moved(dev, bs)) {
             return dev;
         }
         describe_tree(bs, tree);
