@@ -168,8 +168,14 @@ static void bdrv_ops_iterate(BlkMigDeviceVisitor *it, void *opaque)
     BlockDriverState *bs;
 
     for (bs = bdrv_first(&iter); bs; bs = bdrv_next(&iter)) {
-        /* Nodes without a backend are parts of devices, or nobody's. */
-        if (guest_backend(bs)) {
+        BlockBackend *blk = guest_backend(bs);
+
+        /*
+         * Nodes without a backend are parts of devices, or nobody's.  What
+         * comes while the migration runs matters if the guest can write to it.
+         */
+        if (blk && (find_device(bs) || !g_hash_table_size(devices) ||
+                    blk_get_attached_dev(blk))) {
             it(opaque, bs);
         }
     }
