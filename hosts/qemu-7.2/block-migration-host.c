@@ -55,6 +55,9 @@ typedef struct BlkMigRequest {
 static GHashTable *devices;
 static Error *blocker;
 
+/* The nodes that load holds on the destination. */
+static GSList *loading;
+
 /* The destination quits: its backends go away, and load must not go on. */
 static bool closing;
 
@@ -65,6 +68,14 @@ static bool accept_tail_garbage;
 static unsigned in_flight;
 static unsigned completed;
 static Coroutine *waiting_co;
+
+/* Where QEMU ends, load's coroutine must not touch what is torn down. */
+static void stop_if_closing(void)
+{
+    while (closing && qemu_in_coroutine()) {
+        qemu_coroutine_yield();
+    }
+}
 
 /*
  * The library calls from the migration thread without the iothread lock
@@ -82,6 +93,7 @@ static DeviceLock lock_device(BlockDriverState *bs)
 {
     DeviceLock lock = { .iothread_locked = !qemu_mutex_iothread_locked() };
 
+    stop_if_closing();
     if (lock.iothread_locked) {
         qemu_mutex_lock_iothread();
     }
@@ -145,14 +157,6 @@ static BlockBackend *find_backend(BlockDriverState *bs)
     BlockBackend *blk = dev ? dev->blk : guest_backend(bs);
 
     return dev || (blk && may_write(blk)) ? blk : NULL;
-}
-
-/* Where QEMU ends, load's coroutine must not touch what is torn down. */
-static void stop_if_closing(void)
-{
-    while (closing && qemu_in_coroutine()) {
-        qemu_coroutine_yield();
-    }
 }
 
 /* The guest, or our own backend, has left the node for another one. */
@@ -307,6 +311,7 @@ static int bdrv_ops_ref(BlockDriverState *bs)
 
     if (runstate_check(RUN_STATE_INMIGRATE)) {
         bdrv_ref(bs);
+        loading = g_slist_prepend(loading, bs);
         return 0;
     }
     blk = blk_new_with_bs(bs, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL,
@@ -349,6 +354,7 @@ static void bdrv_ops_unref(BlockDriverState *bs)
         g_free(dev->name);
         g_free(dev);
     }
+    loading = g_slist_remove(loading, bs);
     if (qemu_in_coroutine()) {
         /* If it is the last reference, closing is no work for a coroutine. */
         aio_bh_schedule_oneshot(qemu_get_aio_context(), unref_node, bs);
@@ -838,6 +844,13 @@ static void shutting_down(Notifier *notifier, void *data)
         return;
     }
     closing = runstate_check(RUN_STATE_INMIGRATE);
+    while (closing && loading) {
+        BlockDriverState *bs = loading->data;
+
+        /* The coroutine will not come back to do it. */
+        loading = g_slist_remove(loading, bs);
+        unref_node(bs);
+    }
     if (g_hash_table_size(devices)) {
         migration_cancel(NULL);
     }
