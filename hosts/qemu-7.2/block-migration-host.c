@@ -15,8 +15,13 @@
 #include "qemu/module.h"
 #include "qemu/units.h"
 #include "io/channel-socket.h"
+#include "migration/misc.h"
 #include "migration/register.h"
+#include "block/blockjob.h"
+#include "qapi/qmp/qdict.h"
+#include "qapi/qmp/qjson.h"
 #include "sysemu/block-backend.h"
+#include "sysemu/runstate-action.h"
 #include "sysemu/runstate.h"
 #include "migration.h"
 #include "qemu-file.h"
@@ -32,6 +37,9 @@
 typedef struct BlkMigDevice {
     BlockBackend *blk;
     BdrvDirtyBitmap *dirty_bitmap;
+    char *name;
+    /* What is under it, as text: the migration fails if that changes. */
+    GString *tree;
 } BlkMigDevice;
 
 typedef struct BlkMigRequest {
@@ -47,16 +55,34 @@ typedef struct BlkMigRequest {
 static GHashTable *devices;
 static Error *blocker;
 
+/* The nodes that load holds on the destination. */
+static GSList *loading;
+
+/* The destination quits: its backends go away, and load must not go on. */
+static bool closing;
+
+/* /blkmig's property of this name. */
+static bool accept_tail_garbage;
+
 /* The requests; accessed with atomic operations. */
 static unsigned in_flight;
 static unsigned completed;
 static Coroutine *waiting_co;
 
+/* Where QEMU ends, load's coroutine must not touch what is torn down. */
+static void stop_if_closing(void)
+{
+    while (closing && qemu_in_coroutine()) {
+        qemu_coroutine_yield();
+    }
+}
+
 /*
  * The library calls from the migration thread without the iothread lock
  * (setup, iterate, pending) and with it (complete), and from the main thread
  * (cleanup, load).  A device may live in an iothread, so that both the
- * iothread lock and its AioContext are needed.
+ * iothread lock and its AioContext are needed.  But load's coroutine yields in
+ * what it calls: with an AioContext that it held, the iothread could not go on.
  */
 typedef struct DeviceLock {
     AioContext *ctx;
@@ -67,10 +93,11 @@ static DeviceLock lock_device(BlockDriverState *bs)
 {
     DeviceLock lock = { .iothread_locked = !qemu_mutex_iothread_locked() };
 
+    stop_if_closing();
     if (lock.iothread_locked) {
         qemu_mutex_lock_iothread();
     }
-    if (bs) {
+    if (bs && !qemu_in_coroutine()) {
         lock.ctx = bdrv_get_aio_context(bs);
         aio_context_acquire(lock.ctx);
     }
@@ -98,17 +125,44 @@ static BlkMigDevice *find_device(BlockDriverState *bs)
     return g_hash_table_lookup(devices, bs);
 }
 
-/* On the destination the guest's own: no other may write. */
+/* The guest's own, or that of a drive without a device. */
+static BlockBackend *guest_backend(BlockDriverState *bs)
+{
+    BlockBackend *blk = NULL;
+
+    while ((blk = blk_all_next(blk))) {
+        if (blk_bs(blk) == bs &&
+            (*blk_name(blk) || blk_get_attached_dev(blk))) {
+            break;
+        }
+    }
+    return blk;
+}
+
+static bool may_write(BlockBackend *blk)
+{
+    uint64_t perm, shared_perm;
+
+    blk_get_perm(blk, &perm, &shared_perm);
+    return perm & BLK_PERM_WRITE;
+}
+
+/*
+ * On the destination the guest's own: no other may write.  It is looked up for
+ * each request, since it may go away meanwhile.
+ */
 static BlockBackend *find_backend(BlockDriverState *bs)
 {
     BlkMigDevice *dev = find_device(bs);
-    BlockBackend *blk = dev ? dev->blk : blk_all_next(NULL);
+    BlockBackend *blk = dev ? dev->blk : guest_backend(bs);
 
-    while (blk && !dev && (blk_bs(blk) != bs ||
-                           !(*blk_name(blk) || blk_get_attached_dev(blk)))) {
-        blk = blk_all_next(blk);
-    }
-    return blk;
+    return dev || (blk && may_write(blk)) ? blk : NULL;
+}
+
+/* The guest, or our own backend, has left the node for another one. */
+static bool has_moved(BlkMigDevice *dev, BlockDriverState *bs)
+{
+    return !guest_backend(bs) || blk_bs(dev->blk) != bs;
 }
 
 static void bdrv_ops_iterate(BlkMigDeviceVisitor *it, void *opaque)
@@ -118,36 +172,84 @@ static void bdrv_ops_iterate(BlkMigDeviceVisitor *it, void *opaque)
     BlockDriverState *bs;
 
     for (bs = bdrv_first(&iter); bs; bs = bdrv_next(&iter)) {
-        /* Nodes without a backend are parts of devices, or nobody's. */
-        if (find_backend(bs)) {
+        BlockBackend *blk = guest_backend(bs);
+
+        /*
+         * Nodes without a backend are parts of devices, or nobody's.  What
+         * comes while the migration runs matters if the guest can write to it.
+         */
+        if (blk && (find_device(bs) || !g_hash_table_size(devices) ||
+                    blk_get_attached_dev(blk))) {
             it(opaque, bs);
         }
     }
 }
 
+/* By its drive's name, or by that of a node down to the first that is data. */
+static bool is_named(BlockBackend *blk, const char *name)
+{
+    BlockDriverState *bs = blk_bs(blk);
+
+    if (!bs || guest_backend(bs) != blk) {
+        return false;
+    }
+    if (!strcmp(blk_name(blk), name)) {
+        return true;
+    }
+    while (bs && strcmp(bdrv_get_node_name(bs), name)) {
+        bs = bdrv_filter_bs(bs);
+    }
+    return bs;
+}
+
 static BlockDriverState *bdrv_ops_find(const char *name)
 {
-    BlockBackend *blk = blk_by_name(name);
-    BlockDriverState *bs = blk ? blk_bs(blk) : bdrv_find_node(name);
+    BlockBackend *blk = NULL;
 
-    return bs && find_backend(bs) ? bs : NULL;
+    stop_if_closing();
+    while ((blk = blk_all_next(blk))) {
+        if (is_named(blk, name)) {
+            /* The library says so of one that is read-only. */
+            if (find_backend(blk_bs(blk)) || bdrv_is_read_only(blk_bs(blk))) {
+                return blk_bs(blk);
+            }
+            error_report("Device '%s' may not be written to: no device model "
+                         "of this machine writes to it", name);
+        }
+    }
+    return NULL;
 }
 
 static const char *bdrv_ops_get_device_name(BlockDriverState *bs)
 {
-    return bdrv_get_device_or_node_name(bs);
+    const char *name = bdrv_get_device_name(bs);
+
+    if (*name) {
+        return name;
+    }
+    /* QEMU has named it, as the filters of block jobs: the user's is below. */
+    while (*bdrv_get_node_name(bs) == '#' && bdrv_filter_bs(bs)) {
+        bs = bdrv_filter_bs(bs);
+    }
+    return bdrv_get_node_name(bs);
 }
 
 static int64_t bdrv_ops_getlength(BlockDriverState *bs)
 {
     DEVICE_LOCK_GUARD(bs);
+    BlkMigDevice *dev = find_device(bs);
 
-    return bdrv_getlength(bs);
+    /* A filter that its block job has taken away leads to nothing. */
+    return dev && has_moved(dev, bs) ? -ENODEV : bdrv_getlength(bs);
 }
 
+/* A CD-ROM drive has no use for an image that could be written to. */
 static int bdrv_ops_is_read_only(BlockDriverState *bs)
 {
-    return bdrv_is_read_only(bs);
+    BlockBackend *blk = guest_backend(bs);
+
+    return bdrv_is_read_only(bs) ||
+           (blk && blk_get_attached_dev(blk) && !may_write(blk));
 }
 
 static int bdrv_ops_is_allocated(BlockDriverState *bs, int64_t sector, int nb,
@@ -182,7 +284,24 @@ static int bdrv_ops_cluster_size(BlockDriverState *bs)
     return ret < 0 ? 0 : bdi.cluster_size;
 }
 
-/* On the source; the destination's devices belong to the stopped guest. */
+static void describe_tree(BlockDriverState *bs, GString *text)
+{
+    g_autoptr(GString) options = NULL;
+    BdrvChild *child;
+
+    bdrv_refresh_filename(bs);
+    options = qobject_to_json(QOBJECT(bs->full_open_options));
+    g_string_append_printf(text, "%p %s\n", bs, options->str);
+    QLIST_FOREACH(child, &bs->children, next) {
+        describe_tree(child->bs, text);
+    }
+}
+
+/*
+ * The node is kept in any case, so that nothing else can have its address: a
+ * block job that ends takes its filter away, and the destination's devices,
+ * which belong to the stopped guest, may go away at any time.
+ */
 static int bdrv_ops_ref(BlockDriverState *bs)
 {
     DEVICE_LOCK_GUARD(bs);
@@ -191,6 +310,8 @@ static int bdrv_ops_ref(BlockDriverState *bs)
     BlkMigDevice *dev;
 
     if (runstate_check(RUN_STATE_INMIGRATE)) {
+        bdrv_ref(bs);
+        loading = g_slist_prepend(loading, bs);
         return 0;
     }
     blk = blk_new_with_bs(bs, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL,
@@ -200,11 +321,24 @@ static int bdrv_ops_ref(BlockDriverState *bs)
         return -EPERM;
     }
     blk_set_allow_aio_context_change(blk, true);
+    bdrv_ref(bs);
     bdrv_op_block_all(bs, blocker);
     dev = g_new0(BlkMigDevice, 1);
     dev->blk = blk;
+    dev->name = g_strdup(bdrv_ops_get_device_name(bs));
+    dev->tree = g_string_new(NULL);
+    describe_tree(bs, dev->tree);
     g_hash_table_insert(devices, bs, dev);
     return 0;
+}
+
+static void unref_node(void *bs)
+{
+    AioContext *ctx = bdrv_get_aio_context(bs);
+
+    aio_context_acquire(ctx);
+    bdrv_unref(bs);
+    aio_context_release(ctx);
 }
 
 static void bdrv_ops_unref(BlockDriverState *bs)
@@ -216,7 +350,16 @@ static void bdrv_ops_unref(BlockDriverState *bs)
         g_hash_table_remove(devices, bs);
         bdrv_op_unblock_all(bs, blocker);
         blk_unref(dev->blk);
+        g_string_free(dev->tree, true);
+        g_free(dev->name);
         g_free(dev);
+    }
+    loading = g_slist_remove(loading, bs);
+    if (qemu_in_coroutine()) {
+        /* If it is the last reference, closing is no work for a coroutine. */
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), unref_node, bs);
+    } else {
+        bdrv_unref(bs);
     }
 }
 
@@ -224,6 +367,7 @@ static int bdrv_ops_activate(BlockDriverState *bs)
 {
     Error *local_err = NULL;
 
+    stop_if_closing();
     if (bdrv_activate(bs, &local_err) < 0) {
         error_report_err(local_err);
         return -EIO;
@@ -283,13 +427,20 @@ static void *submit(typeof(&blk_aio_preadv) fn, BlockDriverState *bs,
                     BlkMigCompletion *cb, void *opaque)
 {
     DEVICE_LOCK_GUARD(bs);
-    BlkMigRequest *req = g_new0(BlkMigRequest, 1);
+    BlockBackend *blk;
+    BlkMigRequest *req;
 
+    stop_if_closing();
+    blk = find_backend(bs);
+    if (!blk) {
+        return NULL;
+    }
+    req = g_new0(BlkMigRequest, 1);
     qemu_iovec_init_buf(&req->qiov, (void *)buf, BYTES(nb));
     req->cb = cb;
     req->opaque = opaque;
     qatomic_inc(&in_flight);
-    return fn(find_backend(bs), BYTES(sector), &req->qiov, 0, request_done,
+    return fn(blk, BYTES(sector), &req->qiov, 0, request_done,
               req);
 }
 
@@ -315,17 +466,33 @@ static int bdrv_ops_read(BlockDriverState *bs, int64_t sector, uint8_t *buf,
     return blk_pread(find_backend(bs), BYTES(sector), BYTES(nb), buf, 0);
 }
 
-/* The destination's coroutine yields in these two, so it takes no lock. */
 static int bdrv_ops_write(BlockDriverState *bs, int64_t sector,
                           const uint8_t *buf, int nb)
 {
-    return blk_pwrite(find_backend(bs), BYTES(sector), BYTES(nb), buf, 0);
+    BlockBackend *blk;
+
+    stop_if_closing();
+    blk = find_backend(bs);
+    return blk ? blk_pwrite(blk, BYTES(sector), BYTES(nb), buf, 0) : -ENODEV;
 }
 
 static int bdrv_ops_write_zeroes(BlockDriverState *bs, int64_t sector, int nb)
 {
-    return blk_pwrite_zeroes(find_backend(bs), BYTES(sector), BYTES(nb),
-                             BDRV_REQ_MAY_UNMAP);
+    BlockBackend *blk;
+
+    stop_if_closing();
+    blk = find_backend(bs);
+    return blk ? blk_pwrite_zeroes(blk, BYTES(sector), BYTES(nb),
+                                   BDRV_REQ_MAY_UNMAP) : -ENODEV;
+}
+
+static int bdrv_ops_flush(BlockDriverState *bs)
+{
+    BlockBackend *blk;
+
+    stop_if_closing();
+    blk = find_backend(bs);
+    return blk ? blk_flush(blk) : -ENODEV;
 }
 
 static const BlkMigBdrvOps bdrv_ops = {
@@ -348,6 +515,7 @@ static const BlkMigBdrvOps bdrv_ops = {
     .is_zero = bdrv_ops_is_zero,
     .cluster_size = bdrv_ops_cluster_size,
     .activate = bdrv_ops_activate,
+    .flush = bdrv_ops_flush,
 };
 
 /* The bitmaps have a lock of their own. */
@@ -487,6 +655,7 @@ static int block_save_setup(QEMUFile *f, void *opaque)
         /* What few reads bring stays in the CPU's cache on its way. */
         .max_reads = 4,
         .zero_blocks = migrate_zero_blocks(),
+        .accept_tail_garbage = accept_tail_garbage,
     };
 
     /* With a local socket's default, both sides wake for every 200 KiB. */
@@ -508,8 +677,44 @@ static int block_save_iterate(QEMUFile *f, void *opaque)
     return ret < 0 ? report_failure(f, ret) : 1;
 }
 
+/*
+ * A disk under which something else was put, or that the guest has left for
+ * another node, has data that nobody tracked.
+ */
+static BlkMigDevice *find_changed(void)
+{
+    GHashTableIter iter;
+    gpointer bs, value;
+
+    g_hash_table_iter_init(&iter, devices);
+    while (g_hash_table_iter_next(&iter, &bs, &value)) {
+        g_autoptr(GString) tree = g_string_new(NULL);
+        BlkMigDevice *dev = value;
+
+        if (has_moved(dev, bs)) {
+            return dev;
+        }
+        describe_tree(bs, tree);
+        if (!g_string_equal(tree, dev->tree)) {
+            return dev;
+        }
+    }
+    return NULL;
+}
+
 static int block_save_complete(QEMUFile *f, void *opaque)
 {
+    BlkMigDevice *changed = find_changed();
+    Error *err = NULL;
+
+    if (changed) {
+        error_setg(&err, "Block migration: what is under device '%s' was "
+                   "changed meanwhile", changed->name);
+        migrate_set_error(migrate_get_current(), err);
+        error_free(err);
+        qemu_file_set_error(f, -EINVAL);
+        return -EINVAL;
+    }
     return report_failure(f, blk_mig_save_complete(f, opaque));
 }
 
@@ -518,7 +723,19 @@ static void block_save_pending(QEMUFile *f, void *opaque, uint64_t max_size,
                                uint64_t *res_compatible,
                                uint64_t *res_postcopy_only)
 {
-    *res_precopy_only += blk_mig_save_pending(opaque);
+    /* savevm goes on while the sum of all is not below max_size. */
+    *res_precopy_only += blk_mig_save_pending_switchover(opaque, max_size);
+}
+
+static int block_load(QEMUFile *f, void *opaque, int version_id)
+{
+    BlkMigOptions options = {
+        .struct_size = sizeof(options),
+        .accept_tail_garbage = accept_tail_garbage,
+    };
+
+    blk_mig_set_options(&options);
+    return blk_mig_load(f, opaque, version_id);
 }
 
 static bool block_is_active(void *opaque)
@@ -531,7 +748,7 @@ static const SaveVMHandlers savevm_block_handlers = {
     .save_live_iterate = block_save_iterate,
     .save_live_complete_precopy = block_save_complete,
     .save_live_pending = block_save_pending,
-    .load_state = blk_mig_load,
+    .load_state = block_load,
     .save_cleanup = blk_mig_save_cleanup,
     .is_active = block_is_active,
 };
@@ -586,6 +803,91 @@ static const BlkMigHost host = {
     .system = &system_ops,
 };
 
+static bool block_jobs_run(void)
+{
+    JOB_LOCK_GUARD();
+
+    return block_job_next_locked(NULL);
+}
+
+/* Before the migration's thread starts, and after it has ended. */
+static void migration_changed(Notifier *notifier, void *data)
+{
+    MigrationState *s = data;
+    Error *err = NULL;
+
+    if (!migrate_use_block()) {
+        return;
+    }
+    if (migration_in_setup(s) && migrate_background_snapshot()) {
+        /* RAM as it is now and disks as they are later make no guest. */
+        error_setg(&err, "Block migration and background-snapshot are "
+                   "incompatible");
+        qemu_file_set_error(s->to_dst_file, -EINVAL);
+    } else if (migration_has_failed(s) && !s->error) {
+        error_setg(&err, "The migration failed after the disks were sent%s",
+                   block_jobs_run() ? ", while a block job was running"
+                                        : "");
+    }
+    if (err) {
+        migrate_set_error(s, err);
+        error_free(err);
+    }
+}
+
+/* The devices must be given back before QEMU takes its block layer down. */
+static void shutting_down(Notifier *notifier, void *data)
+{
+    int64_t deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + 5000;
+
+    if (shutdown_action == SHUTDOWN_ACTION_PAUSE) {
+        return;
+    }
+    closing = runstate_check(RUN_STATE_INMIGRATE);
+    while (closing && loading) {
+        BlockDriverState *bs = loading->data;
+
+        /* The coroutine will not come back to do it. */
+        loading = g_slist_remove(loading, bs);
+        unref_node(bs);
+    }
+    if (g_hash_table_size(devices)) {
+        migration_cancel(NULL);
+    }
+    while (g_hash_table_size(devices) &&
+           qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
+        qemu_mutex_unlock_iothread();
+        g_usleep(1000);
+        qemu_mutex_lock_iothread();
+        aio_poll(qemu_get_aio_context(), false);
+    }
+}
+
+static Notifier migration_notifier = { .notify = migration_changed };
+static Notifier shutdown_notifier = { .notify = shutting_down };
+
+static bool get_accept_tail_garbage(Object *obj, Error **errp)
+{
+    return accept_tail_garbage;
+}
+
+static void set_accept_tail_garbage(Object *obj, bool value, Error **errp)
+{
+    accept_tail_garbage = value;
+}
+
+/* What the user can set: qom-set path=/blkmig property=... value=... */
+static void add_settings(void)
+{
+    Object *settings = object_new("container");
+
+    object_property_add_bool(settings, "accept-tail-garbage",
+                             get_accept_tail_garbage,
+                             set_accept_tail_garbage);
+    object_property_add_child(object_get_root(), "blkmig", settings);
+    object_unref(settings);
+}
+
 /* Before blk_mig_init(), which migration_object_init() calls. */
 static void block_migration_host_init(void)
 {
@@ -594,6 +896,9 @@ static void block_migration_host_init(void)
     assert(ret == 0);
     devices = g_hash_table_new(NULL, NULL);
     error_setg(&blocker, "block device is in use by migration");
+    add_migration_state_change_notifier(&migration_notifier);
+    qemu_register_shutdown_notifier(&shutdown_notifier);
+    add_settings();
 }
 
 migration_init(block_migration_host_init)
