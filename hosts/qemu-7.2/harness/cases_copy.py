@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Migrations that must arrive whole."""
+import itertools
+import statistics
 import time
 
 from .images import MIB
-from .runner import Failed, case, check
+from .runner import case, check
 from .vm import disk
 
 ROUTES = {"ours to ours": ("ours", "ours"), "ours to Debian's": ("ours", "debian"),
@@ -245,22 +247,27 @@ def back_and_forth(lab):
     check(sizes[-1] < sizes[0] * 1.2, f"each process is larger than the one before: {sizes} KiB")
 
 
+def slope(values):
+    """Theil and Sen's: the median of the slopes between any two. A jump or two does not move it as it would the mean."""
+    return statistics.median((b - a) / (j - i) for (i, a), (j, b) in itertools.combinations(enumerate(values), 2))
+
+
 @case()
 def no_growth(lab):
-    """Ten migrations from one process: its memory does not grow"""
-    name, one, other, fmt = make_disk(lab, "disk0", "raw", 32 * MIB)
-    source = lab.vm("ours", "source", disk(name, one, fmt))
+    """Sixty migrations from one process: its memory does not grow"""
+    name, one, _, fmt = make_disk(lab, "disk0", "raw", 8 * MIB, 0)
+    # glibc keeps what was freed in arenas, one for each thread, and raises the size from which on it does so. Like this it
+    # gives large blocks back at once: what stays is in use.
+    source = lab.vm("ours", "source", disk(name, one, fmt),
+                    before=["env", "MALLOC_ARENA_MAX=1", "MALLOC_MMAP_THRESHOLD_=65536", "MALLOC_TRIM_THRESHOLD_=65536"])
     sizes = []
-    for turn in range(10):
-        lab.images.empty(other, fmt, 32 * MIB)
-        target = lab.vm("ours", f"target{turn}", disk(name, other, fmt), incoming=lab.uri(f"turn{turn}"))
-        source.migrate(lab.uri(f"turn{turn}"))
+    for turn in range(70):
+        source.migrate("exec:cat > /dev/null")
         source.wait_migration("completed")
-        target.wait_arrival()
-        check(target.quit() == 0, target.log())
         source.cmd("cont")
-        sizes.append(source.rss_kib())
-        if lab.images.differing_mib(one, other):
-            raise Failed(f"migration {turn} was not whole")
-    lab.note(f"resident after each: {', '.join(str(size // 1024) for size in sizes)} MiB")
-    check(sizes[-1] - sizes[1] < 4096, f"from {sizes[1]} to {sizes[-1]} KiB")
+        if turn >= 10:
+            sizes.append(source.rss_kib())
+    # One buffer of 1 MiB lost in ten migrations is 102 KiB for each.
+    growth = slope(sizes)
+    lab.note(f"{growth:.1f} KiB a migration; from {sizes[0]} to {sizes[-1]} KiB")
+    check(growth < 40, f"{growth:.1f} KiB a migration: {sizes}")

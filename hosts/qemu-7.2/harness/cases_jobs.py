@@ -2,7 +2,7 @@
 """Block jobs and snapshots beside a migration, on the source."""
 from .crossed import STYLES, again, asks, begin, failed, in_style, io_name, outcome, start, top_node
 from .images import MIB
-from .runner import case, check
+from .runner import case
 
 SIZE = 32 * MIB
 NAMES = ["backup ends", "backup is cancelled", "mirror pivots", "mirror is cancelled", "stream ends",
@@ -30,13 +30,14 @@ class Disk:
         self.other = lab.images.empty(lab.path("other"), self.fmt, SIZE)
         self.target = lab.images.empty(lab.path("target-image"), self.fmt, SIZE)
         self.sees = (self.image, self.fmt)
+        self.name = "disk0"
 
     def args(self, image):
-        return in_style(self.style, "disk0", image, fmt=self.fmt)
+        return in_style(self.style, self.name, image, fmt=self.fmt)
 
     def disks(self):
         """As finish() wants them: what the guest sees against what the target got."""
-        return [("disk0", self.sees[0], self.target, self.sees[1], self.fmt)]
+        return [(self.name, self.sees[0], self.target, self.sees[1], self.fmt)]
 
     def io(self, source, command):
         source.io(io_name(self.style, "disk0"), command)
@@ -76,6 +77,9 @@ class Disk:
         elif how == "pivots":
             source.cmd("block-job-complete", device="job0")
             self.sees = (self.other, self.fmt) if self.job == "mirror" else self.base
+            if self.style.startswith("-blockdev"):
+                # The guest's node is another one, and goes by its own name; that of a base is QEMU's choice.
+                self.name = "other" if self.job == "mirror" else None
         else:
             source.cmd("block-job-set-speed", device="job0", speed=0)
         source.qmp.wait_event(*ENDED)
@@ -83,7 +87,7 @@ class Disk:
 
 @case(NAMES, STYLES)
 def job_ends_meanwhile(lab, job, style):
-    """A block job holds the disk: a migration is refused by name, and works when the job has ended"""
+    """A block job holds the disk and ends: the migration is refused, fails, or arrives whole; the next one arrives"""
     disk0 = Disk(lab, style, job)
     source, target = start(lab, disk0.args(disk0.image), disk0.args(disk0.target))
     disk0.prepare(source)
@@ -93,15 +97,12 @@ def job_ends_meanwhile(lab, job, style):
     # Whoever goes on all the same must notice what the guest writes from now on.
     disk0.io(source, "write -P 0x77 0 1M")
     disk0.io(source, "write -P 0x78 20M 1M")
-    if info["status"] != "failed":
-        how = outcome(lab, source, target, disk0.disks(), "disk0")
-        # A job that holds only what is below the disk may be left to go on.
-        check("lower" in job, f"the migration was not refused, but {how}")
-        if how == "completed":
-            return
-    else:
+    if info["status"] == "failed":
         failed(lab, source, target, "disk0")
-    again(lab, source, disk0.args(disk0.target), disk0.disks())
+    elif outcome(lab, source, target, disk0.disks(), "disk0") == "completed":
+        return
+    if disk0.name:
+        again(lab, source, disk0.args(disk0.target), disk0.disks())
 
 
 @case(["backup", "mirror", "stream", "commit"], STYLES)
@@ -120,7 +121,7 @@ def job_asked_for_meanwhile(lab, job, style):
             source.qmp.wait_event(*ENDED)
     disk0.io(source, "write -P 0x77 0 1M")
     disk0.io(source, "write -P 0x78 20M 1M")
-    if outcome(lab, source, target, disk0.disks(), "disk0") == "failed":
+    if outcome(lab, source, target, disk0.disks(), "disk0") == "failed" and disk0.name:
         again(lab, source, disk0.args(disk0.target), disk0.disks())
 
 

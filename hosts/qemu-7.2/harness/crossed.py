@@ -43,18 +43,19 @@ def io_name(style, name, device="virtio-blk-pci"):
     return f"-d {name}-device" if device.startswith("scsi") else f"-d /machine/peripheral/{name}-device/virtio-backend"
 
 
-def start(lab, source_args, target_args, uri="migrate"):
-    """A source and a target that tells it of its failures."""
+def start(lab, source_args, target_args, return_path=False):
+    """A source and its target. Over a return path the target tells of its failures up to the very end; but QEMU 7.2 leaves
+    a target waiting when it is the source that has failed."""
     source = lab.vm("ours", "source", source_args)
-    target = lab.vm("ours", "target", target_args, incoming=lab.uri(uri))
-    for vm in (source, target):
+    target = lab.vm("ours", "target", target_args, incoming=lab.uri())
+    for vm in (source, target) if return_path else ():
         vm.set_capabilities("return-path")
     return source, target
 
 
-def begin(lab, source, bandwidth=8 << 20, **options):
+def begin(lab, source, bandwidth=8 << 20, capabilities=()):
     """Starts a migration that is slow enough for something to come across; returns when data is on its way, or when it has ended."""
-    source.migrate(lab.uri(), bandwidth=bandwidth, **options)
+    source.migrate(lab.uri(), bandwidth=bandwidth, capabilities=capabilities)
     return source.wait_for(lambda i: i.get("disk", {}).get("transferred", 0) >= 2 << 20
                            or i["status"] in ("completed", "failed", "cancelled"))
 
