@@ -267,7 +267,7 @@ def no_growth(lab):
         source.cmd("cont")
         if turn >= 10:
             sizes.append(source.rss_kib())
-    # One buffer of 1 MiB lost in ten migrations is 102 KiB for each.
+    # One buffer of 1 MiB lost in ten migrations makes 98 KiB for each, one jump of 6 MiB at the worst moment 52.
     growth = slope(sizes)
     lab.note(f"{growth:.1f} KiB a migration; from {sizes[0]} to {sizes[-1]} KiB")
-    check(growth < 40, f"{growth:.1f} KiB a migration: {sizes}")
+    check(growth < 70, f"{growth:.1f} KiB a migration: {sizes}")

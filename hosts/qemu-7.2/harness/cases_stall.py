@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Storage that stalls or dies while a migration runs, and writes that take long."""
+import os
 import signal
 import subprocess
 import threading
@@ -17,9 +18,13 @@ SIZE = 48 * MIB
 class NBD:
     """A server for an image, in a process of its own."""
 
-    def __init__(self, lab, image):
+    def __init__(self, lab, image, fmt):
+        # What a server gives can't grow, as a qcow2 would.
+        if fmt == "qcow2":
+            os.truncate(image, 2 * SIZE)
         self.socket = lab.path("nbd.sock")
-        self.process = subprocess.Popen([BUILD / "qemu-nbd", "-t", "-e", "4", "-f", "raw", "-k", self.socket, image])
+        self.process = subprocess.Popen([BUILD / "qemu-nbd", "-t", "-e", "4", "-f", "raw", "-k", self.socket, image],
+                                        stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while not self.socket.exists():
             check(self.process.poll() is None and time.monotonic() < deadline, "qemu-nbd does not start")
@@ -74,7 +79,7 @@ def cancel_while(lab, source, target, resume):
 def nbd_stalls(lab, whose, style):
     """An NBD server stalls, cancel: the monitor answers, and the next migration arrives"""
     one, other, disks = two_images(lab, style)
-    nbd = NBD(lab, one if whose == "the source's" else other)
+    nbd = NBD(lab, one if whose == "the source's" else other, disks[0][3])
     try:
         plain = in_style(style, "disk0", other if whose == "the source's" else one)
         ends = (nbd.args(style), plain) if whose == "the source's" else (plain, nbd.args(style))
@@ -95,8 +100,8 @@ def nbd_stalls(lab, whose, style):
 @case(STYLES)
 def nbd_dies(lab, style):
     """The source's NBD server is killed: an error that names the disk"""
-    one, other, _ = two_images(lab, style)
-    nbd = NBD(lab, one)
+    one, other, disks = two_images(lab, style)
+    nbd = NBD(lab, one, disks[0][3])
     try:
         source, target = start(lab, nbd.args(style), in_style(style, "disk0", other))
         source.migrate(lab.uri(), bandwidth=16 * MIB)
