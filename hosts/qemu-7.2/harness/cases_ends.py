@@ -96,8 +96,10 @@ def goes(lab, target, style, how):
         asks(lab, target, "blockdev-change-medium", id="disk0-device", filename=str(lab.path("medium")), format="raw",
              force=True)
     else:
-        return asks(lab, target, "blockdev-snapshot-sync", node_name=top_node(style, "disk0"),
-                    snapshot_file=str(lab.path("overlay")), format="qcow2", snapshot_node_name="overlay")
+        # Nothing refuses it; a target that ends before it can answer has not gone on.
+        asks(lab, target, "blockdev-snapshot-sync", node_name=top_node(style, "disk0"),
+             snapshot_file=str(lab.path("overlay")), format="qcow2", snapshot_node_name="overlay")
+        return True
     return False
 
 
