@@ -168,13 +168,11 @@ def becomes_writable(lab, style):
 
 # Who may not write.
 
-READ_ONLY_DEVICES = {"ide-cd": [], "scsi-cd": ["-device", "virtio-scsi-pci"], "no device": None}
+READ_ONLY_DEVICES = {"ide-cd": [], "scsi-cd": ["-device", "virtio-scsi-pci"]}
 
 
 def second_drive(name, image, kind):
     """A writable drive that only such a device uses."""
-    if kind == "no device":
-        return spare(name, image)
     return READ_ONLY_DEVICES[kind] + disk(name, image, "raw", device=kind)
 
 
@@ -189,6 +187,17 @@ def nobody_writes(lab, kind):
     lines = [line for line in source.log().splitlines() if "drive1" in line]
     check(len(lines) == 1, f"drive1 is not left out with one line: {source.log()}")
     lab.note(lines[0])
+
+
+@case(["ours", "unmodified"])
+def no_device(lab, which):
+    """A drive that no device uses moves like any other"""
+    disks = [(name, lab.images.filled(lab.path(f"{name}-one"), "raw", 8 * MIB),
+              lab.images.empty(lab.path(f"{name}-other"), "raw", 8 * MIB), "raw") for name in ("disk0", "drive1")]
+    source, target = (lab.vm(who, name, disk("disk0", disks[0][side], "raw") + spare("drive1", disks[1][side]),
+                             incoming=lab.uri() if side == 2 else None)
+                      for who, name, side in ((which, "source", 1), ("ours", "target", 2)))
+    arrive(lab, source, target, disks, downtime_ms=1)
 
 
 @case(READ_ONLY_DEVICES, ["ours", "unmodified"])

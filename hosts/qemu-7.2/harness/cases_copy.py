@@ -20,10 +20,13 @@ def arrive(lab, source, target, disks, uri="migrate", **options):
     finish(lab, source, target, disks)
 
 
-def finish(lab, source, target, disks):
+def finish(lab, source, target, disks, storage=None):
+    """Ends both processes, and that of the storage if there is one, and compares the disks."""
     for vm in (source, target):
         status = vm.quit()
         check(status == 0, f"{vm.name} ended with status {status}: {vm.log()}")
+    if storage:
+        storage.end()
     for _, one, other, fmt, *other_format in disks:
         lab.images.same(one, fmt, other, other_format[0] if other_format else fmt)
 

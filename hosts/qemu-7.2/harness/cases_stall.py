@@ -92,7 +92,7 @@ def nbd_stalls(lab, whose, style):
         cancel_while(lab, source, target, lambda: nbd.process.send_signal(signal.SIGCONT))
         if whose == "the destination's":
             nbd.end()
-        again(lab, source, in_style(style, "disk0", other), disks)
+        again(lab, source, in_style(style, "disk0", other), disks, storage=nbd)
     finally:
         nbd.end()
 

@@ -101,7 +101,7 @@ def failed(lab, source, target, *names):
         lab.note(f"target: {target.log().splitlines()[-1]}")
 
 
-def again(lab, source, target_args, disks):
+def again(lab, source, target_args, disks, storage=None):
     """The next migration from the same source arrives whole."""
     source.assert_running()
     source.cmd("migrate-set-parameters", max_bandwidth=1 << 30)
@@ -110,7 +110,7 @@ def again(lab, source, target_args, disks):
     source.migrate(lab.uri("again"))
     source.wait_migration("completed")
     target.wait_arrival()
-    finish(lab, source, target, disks)
+    finish(lab, source, target, disks, storage)
 
 
 def hold_io(lab):
