@@ -52,6 +52,10 @@ typedef struct BlkMigDevice {
     BdrvDirtyBitmap *dirty_bitmap;
     /* What is under it, as text: the migration fails if that changes. */
     GString *tree;
+    /* The same without what QEMU has to work out. */
+    GString *links;
+    /* They were seen to be others, though they may have changed back since. */
+    bool changed;
 } BlkMigDevice;
 
 typedef struct BlkMigRequest {
@@ -280,6 +284,7 @@ static void free_device(void *opaque)
     aio_context_release(ctx);
     if (dev->tree) {
         g_string_free(dev->tree, true);
+        g_string_free(dev->links, true);
     }
     g_free(dev->name);
     g_free(dev);
@@ -421,21 +426,81 @@ static int bdrv_ops_is_allocated(BlockDriverState *bs, int64_t sector, int nb,
     return ret;
 }
 
+/*
+ * Something that load's coroutine asks for.  It runs in the main AioContext,
+ * while what the device's own has submitted completes there: the two would
+ * change the same lists at once.  So another coroutine does it over there.
+ */
+typedef struct BlkMigCall {
+    int (*fn)(struct BlkMigCall *call);
+    BlockBackend *blk;
+    int64_t offset;
+    int64_t bytes;
+    int64_t count;
+    const void *buf;
+    int ret;
+    Coroutine *caller;
+} BlkMigCall;
+
+static void coroutine_fn call_there(void *opaque)
+{
+    BlkMigCall *call = opaque;
+
+    call->ret = call->fn(call);
+    aio_co_wake(call->caller);
+}
+
+static int call_device(BlockDriverState *bs, BlkMigCall *call)
+{
+    DEVICE_LOCK_GUARD(bs);
+    BlkMigDevice *dev;
+
+    call->blk = find_backend(bs);
+    if (!call->blk) {
+        return -ENODEV;
+    }
+    if (!qemu_in_coroutine()) {
+        return call->fn(call);
+    }
+    dev = find_device(bs);
+    qatomic_inc(&dev->references);
+    call->caller = qemu_coroutine_self();
+    aio_co_enter(blk_get_aio_context(call->blk),
+                 qemu_coroutine_create(call_there, call));
+    qemu_coroutine_yield();
+    if (qatomic_fetch_dec(&dev->references) == 1) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), free_device, dev);
+    }
+    return call->ret;
+}
+
+static int call_is_zero(BlkMigCall *call)
+{
+    BlockDriverState *bs = blk_bs(call->blk);
+    int ret;
+
+    if (!bs) {
+        return -ENODEV;
+    }
+    blk_inc_in_flight(call->blk);
+    ret = bdrv_block_status_above(bs, NULL, call->offset, call->bytes,
+                                  &call->count, NULL, NULL);
+    blk_dec_in_flight(call->blk);
+    return ret < 0 ? ret : !!(ret & BDRV_BLOCK_ZERO);
+}
+
 static int bdrv_ops_is_zero(BlockDriverState *bs, int64_t sector, int nb,
                             int *pnum)
 {
-    DEVICE_LOCK_GUARD(bs);
-    BlockDriverState *node = find_node(bs);
-    int64_t count = 0;
-    int ret;
+    BlkMigCall call = {
+        .fn = call_is_zero,
+        .offset = BYTES(sector),
+        .bytes = BYTES(nb),
+    };
+    int ret = call_device(bs, &call);
 
-    if (!node) {
-        return -ENODEV;
-    }
-    ret = bdrv_block_status_above(node, NULL, BYTES(sector), BYTES(nb), &count,
-                                  NULL, NULL);
-    *pnum = count >> BDRV_SECTOR_BITS;
-    return ret < 0 ? ret : !!(ret & BDRV_BLOCK_ZERO);
+    *pnum = call.count >> BDRV_SECTOR_BITS;
+    return ret;
 }
 
 static int bdrv_ops_cluster_size(BlockDriverState *bs)
@@ -460,6 +525,52 @@ static void describe_tree(BlockDriverState *bs, GString *text)
     }
 }
 
+/* Nodes come and go while QEMU links them anew: a child may be none. */
+static void describe_links(BlockDriverState *bs, GString *text)
+{
+    g_autoptr(GString) options = qobject_to_json(QOBJECT(bs->options));
+    BdrvChild *child;
+
+    g_string_append_printf(text, "%p %s\n", bs, options->str);
+    QLIST_FOREACH(child, &bs->children, next) {
+        if (child->bs) {
+            describe_links(child->bs, text);
+        }
+    }
+}
+
+static bool has_changed(BlkMigDevice *dev)
+{
+    g_autoptr(GString) tree = g_string_new(NULL);
+
+    if (!dev->changed) {
+        describe_tree(dev->bs, tree);
+        dev->changed = !g_string_equal(tree, dev->tree);
+    }
+    return dev->changed;
+}
+
+/*
+ * Whatever changes a tree drains it first: what was changed before that is
+ * seen, though it may be about to be changed back.
+ */
+static void source_drained_begin(void *opaque)
+{
+    BlkMigDevice *dev = opaque;
+    g_autoptr(GString) links = NULL;
+
+    /* An iothread that drains for a block job of its own changes nothing. */
+    if (qemu_mutex_iothread_locked() && !dev->changed) {
+        links = g_string_new(NULL);
+        describe_links(dev->bs, links);
+        dev->changed = !g_string_equal(links, dev->links);
+    }
+}
+
+static const BlockDevOps source_dev_ops = {
+    .drained_begin = source_drained_begin,
+};
+
 /* On the source; the destination's devices are there since they were found. */
 static int bdrv_ops_ref(BlockDriverState *bs)
 {
@@ -482,6 +593,9 @@ static int bdrv_ops_ref(BlockDriverState *bs)
     dev = add_device(bs, blk, bdrv_ops_get_device_name(bs));
     dev->tree = g_string_new(NULL);
     describe_tree(bs, dev->tree);
+    dev->links = g_string_new(NULL);
+    describe_links(bs, dev->links);
+    blk_set_dev_ops(blk, &source_dev_ops, dev);
     return 0;
 }
 
@@ -492,6 +606,7 @@ static void bdrv_ops_unref(BlockDriverState *bs)
 
     if (dev && dev->tree) {
         bdrv_op_unblock_all(bs, blocker);
+        blk_set_dev_ops(dev->blk, NULL, NULL);
         remove_device(dev);
     }
 }
@@ -625,33 +740,51 @@ static int bdrv_ops_read(BlockDriverState *bs, int64_t sector, uint8_t *buf,
     return blk_pread(find_backend(bs), BYTES(sector), BYTES(nb), buf, 0);
 }
 
+static int call_write(BlkMigCall *call)
+{
+    return blk_pwrite(call->blk, call->offset, call->bytes, call->buf, 0);
+}
+
 static int bdrv_ops_write(BlockDriverState *bs, int64_t sector,
                           const uint8_t *buf, int nb)
 {
-    BlockBackend *blk;
+    BlkMigCall call = {
+        .fn = call_write,
+        .offset = BYTES(sector),
+        .bytes = BYTES(nb),
+        .buf = buf,
+    };
 
-    stop_if_closing();
-    blk = find_backend(bs);
-    return blk ? blk_pwrite(blk, BYTES(sector), BYTES(nb), buf, 0) : -ENODEV;
+    return call_device(bs, &call);
+}
+
+static int call_write_zeroes(BlkMigCall *call)
+{
+    return blk_pwrite_zeroes(call->blk, call->offset, call->bytes,
+                             BDRV_REQ_MAY_UNMAP);
 }
 
 static int bdrv_ops_write_zeroes(BlockDriverState *bs, int64_t sector, int nb)
 {
-    BlockBackend *blk;
+    BlkMigCall call = {
+        .fn = call_write_zeroes,
+        .offset = BYTES(sector),
+        .bytes = BYTES(nb),
+    };
 
-    stop_if_closing();
-    blk = find_backend(bs);
-    return blk ? blk_pwrite_zeroes(blk, BYTES(sector), BYTES(nb),
-                                   BDRV_REQ_MAY_UNMAP) : -ENODEV;
+    return call_device(bs, &call);
+}
+
+static int call_flush(BlkMigCall *call)
+{
+    return blk_flush(call->blk);
 }
 
 static int bdrv_ops_flush(BlockDriverState *bs)
 {
-    BlockBackend *blk;
+    BlkMigCall call = { .fn = call_flush };
 
-    stop_if_closing();
-    blk = find_backend(bs);
-    return blk ? blk_flush(blk) : -ENODEV;
+    return call_device(bs, &call);
 }
 
 static const BlkMigBdrvOps bdrv_ops = {
@@ -886,14 +1019,9 @@ static BlkMigDevice *find_changed(void)
 
     g_hash_table_iter_init(&iter, devices);
     while (g_hash_table_iter_next(&iter, &bs, &value)) {
-        g_autoptr(GString) tree = g_string_new(NULL);
         BlkMigDevice *dev = value;
 
-        if (has_moved(dev, bs)) {
-            return dev;
-        }
-        describe_tree(bs, tree);
-        if (!g_string_equal(tree, dev->tree)) {
+        if (has_moved(dev, bs) || has_changed(dev)) {
             return dev;
         }
     }
