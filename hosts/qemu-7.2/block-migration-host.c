@@ -50,11 +50,13 @@ typedef struct BlkMigDevice {
     char *name;
     /* On the source alone */
     BdrvDirtyBitmap *dirty_bitmap;
-    /* What is under it, as text: the migration fails if that changes. */
+    /* The node and those under it; held, and closed to other operations. */
+    GSList *nodes;
+    /* The same as text: the migration fails if that changes. */
     GString *tree;
     /* The same without what QEMU has to work out. */
     GString *links;
-    /* They were seen to be others, though they may have changed back since. */
+    /* It, or its length, was seen to change, though it may have changed back. */
     bool changed;
 } BlkMigDevice;
 
@@ -73,6 +75,9 @@ typedef struct BlkMigRequest {
  */
 static GHashTable *devices;
 static Error *blocker;
+
+/* Why a device ended the migration, where an errno can't say it. */
+static Error *cause;
 
 /* The destination quits: its backends go away, and load must not go on. */
 static bool closing;
@@ -214,6 +219,9 @@ static BlockDriverState *find_node(BlockDriverState *bs)
     wait_while_drained(dev);
     return leads_to(blk_bs(dev->blk), bs) ? blk_bs(dev->blk) : NULL;
 }
+
+#define CHANGED "Block migration: what is under device '%s' was changed " \
+                "meanwhile (by a block job that ended, for instance)"
 
 /* The guest, or our own backend, has left the node for another one. */
 static bool has_moved(BlkMigDevice *dev, BlockDriverState *bs)
@@ -396,7 +404,13 @@ static int64_t bdrv_ops_getlength(BlockDriverState *bs)
 
     if (dev && dev->tree) {
         /* A filter that its block job has taken away leads to nothing. */
-        return has_moved(dev, bs) ? -ENODEV : bdrv_getlength(bs);
+        if (!has_moved(dev, bs) && !dev->changed) {
+            return bdrv_getlength(bs);
+        }
+        if (!cause) {
+            error_setg(&cause, CHANGED, dev->name);
+        }
+        return -ENODEV;
     }
     bs = find_node(bs);
     return bs ? bdrv_getlength(bs) : -ENODEV;
@@ -567,9 +581,54 @@ static void source_drained_begin(void *opaque)
     }
 }
 
+/* Also if it gets its old length back, what was cut off is gone. */
+static void source_resized(void *opaque)
+{
+    BlkMigDevice *dev = opaque;
+
+    dev->changed = true;
+}
+
 static const BlockDevOps source_dev_ops = {
+    .resize_cb = source_resized,
     .drained_begin = source_drained_begin,
 };
+
+/*
+ * What QEMU's users can do to a disk by way of a node below it is refused as
+ * what they can do to the disk itself.
+ */
+static void block_nodes(BlkMigDevice *dev, BlockDriverState *bs)
+{
+    BdrvChild *child;
+
+    if (g_slist_find(dev->nodes, bs)) {
+        return;
+    }
+    bdrv_ref(bs);
+    bdrv_op_block_all(bs, blocker);
+    dev->nodes = g_slist_prepend(dev->nodes, bs);
+    QLIST_FOREACH(child, &bs->children, next) {
+        block_nodes(dev, child->bs);
+    }
+}
+
+static void unblock_nodes(BlkMigDevice *dev)
+{
+    GSList *nodes = dev->nodes;
+
+    dev->nodes = NULL;
+    for (GSList *item = nodes; item; item = item->next) {
+        BlockDriverState *bs = item->data;
+        AioContext *ctx = bdrv_get_aio_context(bs);
+
+        bdrv_op_unblock_all(bs, blocker);
+        aio_context_acquire(ctx);
+        bdrv_unref(bs);
+        aio_context_release(ctx);
+    }
+    g_slist_free(nodes);
+}
 
 /* On the source; the destination's devices are there since they were found. */
 static int bdrv_ops_ref(BlockDriverState *bs)
@@ -589,8 +648,8 @@ static int bdrv_ops_ref(BlockDriverState *bs)
         return -EPERM;
     }
     blk_set_allow_aio_context_change(blk, true);
-    bdrv_op_block_all(bs, blocker);
     dev = add_device(bs, blk, bdrv_ops_get_device_name(bs));
+    block_nodes(dev, bs);
     dev->tree = g_string_new(NULL);
     describe_tree(bs, dev->tree);
     dev->links = g_string_new(NULL);
@@ -605,7 +664,7 @@ static void bdrv_ops_unref(BlockDriverState *bs)
     BlkMigDevice *dev = find_device(bs);
 
     if (dev && dev->tree) {
-        bdrv_op_unblock_all(bs, blocker);
+        unblock_nodes(dev);
         blk_set_dev_ops(dev->blk, NULL, NULL);
         remove_device(dev);
     }
@@ -928,7 +987,10 @@ static int report_failure(QEMUFile *f, int ret)
         return ret;
     }
     qemu_file_get_error_obj(f, &err);
-    if (!err) {
+    if (cause) {
+        error_free(err);
+        err = error_copy(cause);
+    } else if (!err) {
         blk_mig_last_error(text, sizeof(text));
         error_setg(&err, "Block migration: %s", text);
     }
@@ -965,8 +1027,17 @@ static void log_empty_drives(void)
     }
 }
 
-/* The iothread lock keeps what iterate has found until ref has got it. */
+/* RAM of one time and disks of another make no guest. */
+static const char *incompatible_capability(void)
+{
+    if (!migrate_use_block()) {
+        return NULL;
+    }
+    return migrate_background_snapshot() ? "background-snapshot" :
+           migrate_colo_enabled() ? "x-colo" : NULL;
+}
 
+/* The iothread lock keeps what iterate has found until ref has got it. */
 static int block_save_setup(QEMUFile *f, void *opaque)
 {
     DEVICE_LOCK_GUARD(NULL);
@@ -979,7 +1050,9 @@ static int block_save_setup(QEMUFile *f, void *opaque)
         .accept_tail_garbage = accept_tail_garbage,
     };
 
-    if (migrate_use_block() && migrate_background_snapshot()) {
+    error_free(cause);
+    cause = NULL;
+    if (incompatible_capability()) {
         /*
          * The stream has an error already.  One of ours would keep RAM from
          * being set up, which the snapshot's thread relies on.
@@ -1034,8 +1107,7 @@ static int block_save_complete(QEMUFile *f, void *opaque)
     Error *err = NULL;
 
     if (changed) {
-        error_setg(&err, "Block migration: what is under device '%s' was "
-                   "changed meanwhile", changed->name);
+        error_setg(&err, CHANGED, changed->name);
         migrate_set_error(migrate_get_current(), err);
         error_free(err);
         qemu_file_set_error(f, -EINVAL);
@@ -1136,26 +1208,31 @@ static const BlkMigHost host = {
     .system = &system_ops,
 };
 
-static bool block_jobs_run(void)
+/* QEMU does not say why it could not give up the disks: a job that uses one. */
+static void name_jobs(GString *text)
 {
-    JOB_LOCK_GUARD();
+    BlockJob *job;
 
-    return block_job_next_locked(NULL);
+    JOB_LOCK_GUARD();
+    for (job = block_job_next_locked(NULL); job;
+         job = block_job_next_locked(job)) {
+        g_string_append_printf(text, "; block job '%s' is running",
+                               job->job.id ?: "(internal)");
+    }
 }
 
 /* Before the migration's thread starts, and after it has ended. */
 static void migration_changed(Notifier *notifier, void *data)
 {
     MigrationState *s = data;
+    const char *capability = incompatible_capability();
     Error *err = NULL;
 
     if (!migrate_use_block()) {
         return;
     }
-    if (migration_in_setup(s) && migrate_background_snapshot()) {
-        /* RAM as it is now and disks as they are later make no guest. */
-        error_setg(&err, "Block migration and background-snapshot are "
-                   "incompatible");
+    if (migration_in_setup(s) && capability) {
+        error_setg(&err, "Block migration and %s are incompatible", capability);
         qemu_file_set_error(s->to_dst_file, -EINVAL);
         if (s->must_remove_block_options) {
             /*
@@ -1168,9 +1245,11 @@ static void migration_changed(Notifier *notifier, void *data)
             s->must_remove_block_options = false;
         }
     } else if (migration_has_failed(s) && !s->error) {
+        g_autoptr(GString) jobs = g_string_new(NULL);
+
+        name_jobs(jobs);
         error_setg(&err, "The migration failed after the disks were sent%s",
-                   block_jobs_run() ? ", while a block job was running"
-                                        : "");
+                   jobs->str);
     }
     if (err) {
         migrate_set_error(s, err);

@@ -44,6 +44,30 @@ def reopened_with_another_file(lab, style):
         again(lab, source, in_style(style, "disk0", lab.images.empty(other, fmt, SIZE)), disks)
 
 
+@case(["another file", "another length"])
+def changes_and_changes_back(lab, what):
+    """What is under the disk changes and changes back: never completed, unless it was refused"""
+    one = lab.images.filled(lab.path("one"), "raw", SIZE)
+    other = lab.images.empty(lab.path("other"), "raw", SIZE)
+    replacement = lab.images.filled(lab.path("replacement"), "raw", SIZE, 0.5)
+    args = ["-blockdev", f"driver=file,node-name=file1,filename={replacement}"]
+
+    def raw_disk(image):
+        return ["-blockdev", f"driver=file,node-name=file0,filename={image}",
+                "-blockdev", "driver=raw,node-name=disk0,file=file0", "-device", "virtio-blk-pci,drive=disk0"]
+    source, target = start(lab, args + raw_disk(one), raw_disk(other))
+    begin(lab, source)
+    done = False
+    for there in (True, False):
+        if what == "another file":
+            node = "file1" if there else "file0"
+            done |= asks(lab, source, "blockdev-reopen", options=[{"driver": "raw", "node-name": "disk0", "file": node}])
+        else:
+            done |= asks(lab, source, "block_resize", node_name="file0", size=SIZE // 2 if there else SIZE)
+    how = outcome(lab, source, target, [("disk0", one, other, "raw")], "disk0")
+    check(not (done and how == "completed"), "completed, though it was another disk for a time")
+
+
 @case(["another", "no"], ["", ", iothread"])
 def reopened_with_another_backing(lab, which, thread):
     """blockdev-reopen changes the disk's backing file: never completed with a mix of both"""
