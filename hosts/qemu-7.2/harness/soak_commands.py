@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The soak's commands: how each kind of a plan becomes a line to a monitor or a signal to a process."""
+import signal
+import threading
+import time
+
+from .qmp import QMPError
+from .soak_plan import BAD, MIB, QUERIES
+
+
+class Gone(Exception):
+    """The process that should answer has ended."""
+
+
+class Hang(Exception):
+    """A monitor that should answer does not."""
+
+
+def ask(vm, execute, **arguments):
+    """Runs a command. QMPError is a refusal; a process that ended is Gone, one that does not answer has hung."""
+    try:
+        return vm.qmp.command(execute, **arguments)
+    except QMPError as error:
+        text = str(error)
+        if "does not answer" in text:
+            raise Hang(f"{vm.name}: {execute}: {text}") from None
+        if "monitor is gone" in text:
+            raise Gone(f"{vm.name}: {execute}") from None
+        raise
+
+
+def hmp(vm, line):
+    """HMP answers with a text, which is empty when all went well."""
+    answer = ask(vm, "human-monitor-command", command_line=line)
+    if answer.strip():
+        raise QMPError(answer.strip())
+
+
+class Commands:
+    """Sends a round's commands, and remembers what was done to the two processes on purpose."""
+
+    def __init__(self, vms, plan, folder, storages):
+        self.vms, self.plan, self.folder, self.storages = vms, plan, folder, storages
+        self.timers = []
+        self.accepted = set()       # (side, kind)
+        self.jobs = {"source": [], "target": []}
+        self.added = {"source": [], "target": []}
+
+    def later(self, seconds, function, *arguments):
+        timer = threading.Timer(seconds, function, arguments)
+        timer.start()
+        self.timers.append(timer)
+
+    def settle(self):
+        """Waits until what stalls goes on."""
+        for timer in self.timers:
+            timer.join()
+        self.timers.clear()
+
+    def send(self, action):
+        """Returns accepted, refused, or gone, and why."""
+        try:
+            getattr(self, action["kind"])(self.vms[action["side"]], action)
+        except QMPError as error:
+            return "refused", str(error)
+        except Gone as error:
+            return "gone", str(error)
+        self.accepted.add((action["side"], action["kind"]))
+        return "accepted", ""
+
+    def disk(self, action):
+        return self.plan["disks"][action["disk"]]
+
+    def node(self, action):
+        d = self.disk(action)
+        return d["name"] if d["style"] == "blockdev" else f"n{d['number']}"
+
+    def name(self, action):
+        """By the device's name or its node's, which is the same for a -blockdev."""
+        return self.disk(action)["name"] if action["how"] < 0.5 else self.node(action)
+
+    def file(self, action, what):
+        return str(self.folder / f"{what}-{action['side']}-{action['number']}")
+
+    def job(self, action):
+        job = f"job{action['number']}"
+        self.jobs[action["side"]].append(job)
+        return job
+
+    def speed(self, action):
+        return {} if action["pick"] % 3 == 0 else {"speed": (1 << 20) * (1 + action["pick"] % 32)}
+
+    # The processes
+
+    def quit(self, vm, _):
+        vm.asked = True
+        ask(vm, "quit")
+
+    def sigterm(self, vm, _):
+        vm.asked = True
+        vm.process.send_signal(signal.SIGTERM)
+
+    def kill(self, vm, _):
+        vm.kill()
+
+    def stall(self, vm, action):
+        vm.process.send_signal(signal.SIGSTOP)
+        self.later(action["seconds"], vm.process.send_signal, signal.SIGCONT)
+
+    def storage_stall(self, _, action):
+        storage = self.served(action)
+        storage.signal(signal.SIGSTOP)
+        self.later(action["seconds"], storage.signal, signal.SIGCONT)
+
+    def storage_kill(self, _, action):
+        storage = self.served(action)
+        storage.end()
+        self.later(action["seconds"], storage.start)
+
+    def served(self, action):
+        storage = self.storages.get(self.disk(action)["name"])
+        if not storage:
+            raise QMPError("not behind a qemu-nbd")
+        return storage
+
+    def stop(self, vm, _):
+        ask(vm, "stop")
+
+    def cont(self, vm, _):
+        ask(vm, "cont")
+
+    def reset(self, vm, _):
+        ask(vm, "system_reset")
+
+    # The migration
+
+    def migrate_cancel(self, vm, _):
+        ask(vm, "migrate_cancel")
+
+    def parameters(self, vm, action):
+        ask(vm, "migrate-set-parameters", downtime_limit=[1, 30, 200][action["pick"] % 3], max_bandwidth=MIB * (8 + action["pick"] % 64))
+
+    def bad(self, vm, action):
+        execute, arguments = BAD[action["pick"] % len(BAD)]
+        ask(vm, execute, **arguments)
+
+    def query(self, vm, action):
+        ask(vm, QUERIES[action["pick"] % len(QUERIES)])
+
+    # Jobs
+
+    def backup(self, vm, action):
+        ask(vm, "drive-backup", device=self.name(action), job_id=self.job(action), target=self.file(action, "backup"), format="qcow2",
+            sync="full", **self.speed(action))
+
+    def mirror(self, vm, action):
+        # A -blockdev keeps its name only if the target's node gets one of its own.
+        ask(vm, "drive-mirror", device=self.name(action), job_id=self.job(action), target=self.file(action, "mirror"), format="qcow2",
+            sync="full", node_name=f"mirror{action['number']}", **self.speed(action))
+
+    def stream(self, vm, action):
+        ask(vm, "block-stream", device=self.name(action), job_id=self.job(action), **self.speed(action))
+
+    def commit(self, vm, action):
+        ask(vm, "block-commit", device=self.name(action), job_id=self.job(action), **self.speed(action))
+
+    def some_job(self, action):
+        jobs = self.jobs[action["side"]]
+        return jobs[action["pick"] % len(jobs)] if jobs else "nobody"
+
+    def job_complete(self, vm, action):
+        ask(vm, "block-job-complete", device=self.some_job(action))
+
+    def job_cancel(self, vm, action):
+        ask(vm, "block-job-cancel", device=self.some_job(action), force=action["how"] < 0.5)
+
+    # Disks
+
+    def snapshot(self, vm, action):
+        ask(vm, "blockdev-snapshot-sync", node_name=self.node(action), snapshot_file=self.file(action, "snapshot"), format="qcow2",
+            snapshot_node_name=f"snapshot{action['number']}")
+
+    def resize(self, vm, action):
+        ask(vm, "block_resize", node_name=self.node(action), size=self.disk(action)["size"] // 512 * 512 + [512, MIB, 3 * MIB][action["pick"] % 3])
+
+    def reopen(self, vm, action):
+        d = self.disk(action)
+        if d["style"] != "blockdev":
+            raise QMPError("no -blockdev")
+        options = {"driver": d["format"], "node-name": d["name"], "file": f"f{d['number']}"}
+        if action["how"] < 0.6:
+            other = self.file(action, "other")
+            with open(d["image"], "rb") as one, open(other, "wb") as two:
+                two.write(one.read())
+            ask(vm, "blockdev-add", driver="file", node_name=f"other{action['number']}", filename=other)
+            options["file"] = f"other{action['number']}"
+        elif action["how"] < 0.8:
+            options["discard"] = "unmap"
+        else:
+            options["read-only"] = True
+        ask(vm, "blockdev-reopen", options=[options])
+
+    def eject(self, vm, action):
+        if action["how"] < 0.6:
+            ask(vm, "eject", id="fdev", force=True)
+        else:
+            ask(vm, "eject", id=self.disk(action)["id"], force=True)
+
+    def insert(self, vm, action):
+        medium = self.folder / f"medium-{action['side']}-{action['number']}"
+        medium.write_bytes(b"i" * (1440 * 1024))
+        ask(vm, "blockdev-change-medium", id="fdev", filename=str(medium), format="raw")
+
+    def device_add(self, vm, action):
+        ask(vm, "blockdev-add", driver="null-co", node_name=f"hot{action['number']}", size=MIB, read_zeroes=True)
+        bus = f"scsi{action['pick'] % 2}.0"
+        ask(vm, "device_add", driver="scsi-hd", id=f"hotdev{action['number']}", bus=bus, scsi_id=6, drive=f"hot{action['number']}")
+        self.added[action["side"]].append(f"hotdev{action['number']}")
+
+    def device_del(self, vm, action):
+        ask(vm, "device_del", id=self.disk(action)["id"])
+
+    def blockdev_add(self, vm, action):
+        ask(vm, "blockdev-add", driver="null-co", node_name=f"node{action['pick'] % 3}", size=MIB, read_zeroes=True)
+
+    def blockdev_del(self, vm, action):
+        ask(vm, "blockdev-del", node_name=f"node{action['pick'] % 3}")
+
+    def drive_add(self, vm, action):
+        answer = ask(vm, "human-monitor-command", command_line=f"drive_add 0 if=none,id=extra{action['number']},driver=null-co,read-zeroes=on,size=1M")
+        if answer.strip() != "OK":
+            raise QMPError(answer.strip())
+
+    def drive_del(self, vm, action):
+        hmp(vm, f"drive_del {self.disk(action)['name']}")
+
+    def set_iothread(self, vm, action):
+        ask(vm, "x-blockdev-set-iothread", node_name=self.node(action), iothread=["io0", "io1", None][action["pick"] % 3], force=action["how"] < 0.3)
+
+    def throttle(self, vm, action):
+        ask(vm, "block_set_io_throttle", id=self.disk(action)["id"], bps=MIB * (2 + action["pick"] % 32), bps_rd=0, bps_wr=0, iops=0, iops_rd=0, iops_wr=0)
+
+    def bitmap(self, vm, action):
+        ask(vm, "block-dirty-bitmap-add", node=self.node(action), name=f"bitmap{action['number']}", persistent=action["how"] < 0.5)
+
+    def unthrottle(self, vm):
+        for d in self.plan["disks"]:
+            try:
+                ask(vm, "block_set_io_throttle", id=d["id"], bps=0, bps_rd=0, bps_wr=0, iops=0, iops_rd=0, iops_wr=0)
+            except QMPError:
+                pass  # it has no medium, or is gone
+
+
+def end_jobs(vm, seconds=30):
+    """Cancels all jobs and waits for their ends."""
+    deadline = time.monotonic() + seconds
+    while jobs := ask(vm, "query-block-jobs"):
+        if time.monotonic() > deadline:
+            raise Hang(f"{vm.name}: a job does not end: {jobs}")
+        for job in jobs:
+            try:
+                ask(vm, "block-job-cancel", device=job["device"], force=True)
+            except QMPError:
+                pass  # it ends already
+        time.sleep(0.02)

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The soak's disks: their arguments, the storage under them, and which image the guest has at the moment."""
+import pathlib
+import signal
+import subprocess
+import time
+
+from .images import ImageError
+from .soak_plan import FLOPPY
+from .vm import BUILD
+
+
+class Storage:
+    """A disk's file, served by a qemu-nbd, which can stall or die."""
+
+    def __init__(self, image, socket):
+        self.image, self.socket = image, socket
+        self.process = None
+        self.start()
+
+    def start(self):
+        pathlib.Path(self.socket).unlink(missing_ok=True)
+        self.process = subprocess.Popen([str(BUILD / "qemu-nbd"), "-t", "-e", "8", "-f", "raw", "-k", str(self.socket), str(self.image)],
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while not pathlib.Path(self.socket).exists():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise ImageError(f"no qemu-nbd for {self.image}")
+            time.sleep(0.01)
+
+    def signal(self, number):
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def end(self):
+        self.signal(signal.SIGKILL)
+        self.process.wait(10)
+
+
+def arguments(disks, floppy):
+    """disks: pairs of a plan's disk and a dict of image, name (node or drive), nbd socket or None."""
+    args = ["-object", "iothread,id=io0", "-object", "iothread,id=io1"]
+    for iothread in sorted({d["iothread"] for d, _ in disks if d["bus"] == "scsi"}):
+        bus = "scsi1" if iothread else "scsi0"
+        args += ["-device", f"virtio-scsi-pci,id={bus},addr={0x11 if iothread else 0x10}" + (",iothread=io0" if iothread else "")]
+    for d, is_now in disks:
+        n, image = d["number"], is_now["image"]
+        file = (f"driver=nbd,server.type=unix,server.path={is_now['nbd']},reconnect-delay=10" if is_now["nbd"]
+                else f"driver=file,filename={image}")
+        if d["style"] == "drive":
+            inner = ",".join("file." + part for part in file.split(","))
+            args += ["-drive", f"if=none,id={is_now['name']},node-name=n{n},format={is_now['format']},{inner}"]
+        else:
+            args += ["-blockdev", f"{file},node-name=f{n}",
+                     "-blockdev", f"driver={is_now['format']},node-name={is_now['name']},file=f{n}"]
+        if d["bus"] == "virtio":
+            args += ["-device", f"virtio-blk-pci,id={d['id']},addr={5 + n},drive={is_now['name']}" + (",iothread=io0" if d["iothread"] else "")]
+        else:
+            args += ["-device", f"scsi-hd,id={d['id']},bus=scsi{int(d['iothread'])}.0,scsi-id={n},drive={is_now['name']}"]
+    if floppy is not None:
+        args += ["-drive", "if=none,id=fd0" + (f",file={floppy},format=raw" if floppy else ""),
+                 "-device", "isa-fdc,id=fdc", "-device", "floppy,id=fdev,bus=fdc.0,unit=0,drive=fd0,drive-type=144"]
+    return args
+
+
+def seen(blocks):
+    """From query-block's answer: device id to (format, image file, node name, bytes)."""
+    found = {}
+    for entry in blocks:
+        qdev, inserted = entry.get("qdev", ""), entry.get("inserted")
+        if inserted:
+            key = qdev.removeprefix("/machine/peripheral/").split("/")[0]
+            found[key] = {"format": inserted["drv"], "image": inserted["image"]["filename"], "name": inserted.get("node-name"),
+                          "size": inserted["image"]["virtual-size"]}
+    return found
+
+
+def make_images(images, plan, folder):
+    for d in plan["disks"]:
+        path = folder / f"source-{d['name']}"
+        if d["backing"]:
+            base = images.filled(folder / f"base-{d['name']}", "qcow2", d["size"], d["zeroes"])
+            images.tool("create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", path)
+        else:
+            images.filled(path, d["format"], d["size"], d["zeroes"])
+        d["image"] = path
+        d["socket"] = folder / f"{d['name']}.nbd" if d["nbd"] else None
+    with open(folder / "medium", "wb") as file:
+        file.write(b"m" * FLOPPY)
+
+
+def real(found, disks, device):
+    """The image file that a tool can open: what is behind a qemu-nbd is opened directly."""
+    if found["image"].startswith(("nbd", "json:")):
+        return next(d["image"] for d in disks if d["id"] == device)
+    return found["image"]
+
+
+def check_clean(images, path, leaks_allowed):
+    done = subprocess.run([images.qemu_img, "check", "-q", "-f", "qcow2", str(path)], capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode not in ((0, 3) if leaks_allowed else (0,)):
+        raise ImageError(f"qemu-img check {path}: status {done.returncode}: {(done.stdout + done.stderr).strip()[-400:]}")

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a round of the soak does. It comes from the seed and the round's number alone, never from what happens."""
+import random
+
+MIB = 1 << 20
+FLOPPY = 1440 * 1024
+
+# Kind of command, weight. Those of "calm" can be sent at any moment; the others would reach
+# into disks that are the destination's already, so they need a source that stops and asks before it switches.
+CALM = {"migrate_cancel": 3, "quit": 2, "sigterm": 2, "kill": 1, "stop": 2, "cont": 2, "throttle": 2, "parameters": 3, "bad": 3, "query": 3}
+SOURCE = CALM | {"backup": 3, "mirror": 4, "stream": 2, "commit": 2, "job_complete": 6, "job_cancel": 4, "snapshot": 3,
+                 "resize": 3, "reopen": 3, "eject": 3, "insert": 3, "device_add": 1, "device_del": 2, "blockdev_add": 2,
+                 "blockdev_del": 1, "drive_add": 1, "drive_del": 2, "set_iothread": 2, "bitmap": 1,
+                 "reset": 1, "storage_stall": 3, "storage_kill": 1}
+TARGET = {"quit": 1, "sigterm": 1, "kill": 2, "stall": 4, "stop": 1, "cont": 1, "throttle": 1, "bad": 2, "query": 2, "backup": 1,
+          "mirror": 2, "stream": 1, "job_complete": 2, "job_cancel": 1, "snapshot": 2, "eject": 2, "insert": 1,
+          "device_add": 1, "device_del": 2, "blockdev_add": 1, "blockdev_del": 1, "drive_add": 1, "drive_del": 2, "set_iothread": 2, "reset": 2}
+
+BAD = [("block_resize", {"device": "nobody", "size": MIB}), ("block_resize", {"device": "disk0", "size": -1}),
+       ("migrate", {"uri": "tcp:127.0.0.1:1", "blk": True}), ("migrate-incoming", {"uri": "unix:/nowhere/x"}),
+       ("migrate-set-parameters", {"downtime_limit": 1 << 40}), ("migrate-start-postcopy", {}),
+       ("block-job-cancel", {"device": "nobody"}), ("eject", {"device": "nobody"}), ("blockdev-del", {"node_name": "disk0"}),
+       ("block-stream", {"device": "disk0", "base": "/nowhere"}), ("device_del", {"id": "nobody"}), ("migrate-recover", {"uri": "unix:/nowhere/x"}),
+       ("blockdev-snapshot-sync", {"device": "disk0", "snapshot_file": "/nowhere/x", "format": "qcow2"})]
+QUERIES = ["query-block", "query-blockstats", "query-named-block-nodes", "query-block-jobs", "query-migrate", "query-status", "query-jobs"]
+
+
+def weighted(rng, table):
+    return rng.choices(list(table), list(table.values()))[0]
+
+
+def make_disk(rng, number):
+    size = rng.randrange(4, 25) * MIB + (rng.choice([512, 65536, 700 * 512]) if rng.random() < 0.3 else 0)
+    disk = {"name": f"disk{number}", "id": f"dev{number}", "number": number, "size": size, "format": rng.choice(["raw", "qcow2"]),
+            "style": rng.choice(["drive", "blockdev"]), "bus": rng.choice(["virtio", "scsi"]),
+            "iothread": rng.random() < 0.4, "nbd": rng.random() < 0.25, "backing": False, "zeroes": rng.choice([0.0, 0.3, 0.7])}
+    if disk["nbd"]:
+        disk["format"] = "raw"  # a qcow2 would have to grow its file
+    elif disk["format"] == "qcow2":
+        disk["backing"] = rng.random() < 0.4
+    return disk
+
+
+def make_action(rng, side, kind, disks, number):
+    """One command; what it does not need stays unused, so that every kind draws the same numbers."""
+    return {"at": rng.choice([-1, 1, 1, 1, 1]) * rng.uniform(0, 0.4) if rng.random() < 0.3 else rng.uniform(0, 1.5),
+            "side": side, "kind": kind, "number": number, "disk": rng.randrange(len(disks)), "how": rng.random(),
+            "seconds": rng.uniform(0.05, 1.2), "pick": rng.randrange(1 << 20)}
+
+
+def make_plan(seed, number):
+    rng = random.Random(f"{seed}/{number}")
+    disks = [make_disk(rng, i) for i in range(rng.choice([1, 1, 2, 3]))]
+    asks = rng.random() < 0.8
+    actions = []
+    for i in range(rng.randrange(0, 9)):
+        side = "source" if rng.random() < 0.65 else "target"
+        table = TARGET if side == "target" else SOURCE if asks else CALM
+        actions.append(make_action(rng, side, weighted(rng, table), disks, i))
+        if actions[-1]["kind"] in ("mirror", "commit") and rng.random() < 0.6:
+            # A job that nobody completes does not pivot.
+            follow = make_action(rng, side, "job_complete", disks, i + 50)
+            follow["at"] = max(follow["at"], actions[-1]["at"] + 0.1)
+            actions.append(follow)
+    actions.sort(key=lambda a: a["at"])
+    total = sum(d["size"] for d in disks)
+    return {"seed": seed, "round": number, "disks": disks, "asks": asks, "actions": actions,
+            "floppy": rng.choice(["none", "none", "empty", "medium"]), "zero_blocks": rng.random() < 0.4,
+            "return_path": rng.random() < 0.5, "bandwidth": int(total / rng.uniform(0.2, 1.5)),
+            "downtime": rng.choice([1, 10, 100, 300]), "incremental": False,
+            "writes": rng.random() < 0.8, "write_for": rng.uniform(0.1, 1.2), "write_seed": rng.randrange(1 << 30),
+            "write_pause": rng.choice([0.002, 0.01, 0.03]), "kill_target": rng.random() < 0.5, "kill_source": rng.random() < 0.5,
+            "pause": rng.choice([0, 0, 0.1, 0.4])}
+
+
+def describe(action):
+    return f"{action['at']:+.3f} s {action['side']}: {action['kind']} {{disk {action['disk']}, how {action['how']:.2f}, pick {action['pick']}}}"

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One round of the soak: a migration with things going on, and what has to be true afterwards."""
+import random
+import shutil
+import time
+
+from . import soak_disks
+from .images import ImageError, Images
+from .qmp import QMPError
+from .soak_commands import Commands, Gone, Hang, ask, end_jobs
+from .soak_plan import MIB, describe, make_plan
+from .vm import BUILD, ENDED, VM, VMError
+
+BOUND = 60  # seconds until a hang is called one
+
+
+class Wrong(Exception):
+    """A round saw what must not be."""
+
+
+class Round:
+    def __init__(self, seed, number, folder, binary="ours"):
+        self.plan = make_plan(seed, number)
+        self.folder, self.binary = folder, binary
+        self.images = Images(folder, BUILD / "qemu-img")
+        self.lines = []             # the round's log
+        self.results = []           # (side, kind, result)
+        self.storages = {}
+        self.vms = []
+        self.start_time = time.monotonic()
+
+    def log(self, text):
+        self.lines.append(f"{time.monotonic() - self.start_time:7.3f} {text}")
+
+    def vm(self, name, args, incoming=None):
+        vm = VM(self.binary, self.folder, name, args, incoming=incoming)
+        vm.asked = False
+        self.vms.append(vm)
+        return vm
+
+    def run(self):
+        """Returns how the round ended; raises Wrong and its like."""
+        try:
+            return self._run()
+        except Gone as error:
+            raise Wrong(f"{error}: it has ended: {[(v.name, v.process.poll(), v.log()[-600:]) for v in self.vms]}") from None
+        finally:
+            if hasattr(self, "commands"):
+                self.commands.settle()
+            dead = [vm for vm in self.vms if not vm.killed and (vm.process.poll() or 0) < 0]
+            for vm in self.vms:
+                vm.kill()
+            for storage in self.storages.values():
+                storage.end()
+            if dead:
+                raise Wrong("; ".join(f"{vm.name} died of signal {-vm.process.returncode}: {vm.log()[-600:]}" for vm in dead))
+
+    def _run(self):
+        plan, folder = self.plan, self.folder
+        soak_disks.make_images(self.images, plan, folder)
+        for d in plan["disks"]:
+            if d["nbd"]:
+                self.storages[d["name"]] = soak_disks.Storage(d["image"], d["socket"])
+        floppy = {"none": None, "empty": "", "medium": folder / "medium"}[plan["floppy"]]
+        now = [(d, {"image": d["image"], "name": d["name"], "format": d["format"], "nbd": d["socket"]}) for d in plan["disks"]]
+        self.source = self.vm("source", soak_disks.arguments(now, floppy))
+        blocks = ask(self.source, "query-block")
+        target = self.target("target", soak_disks.seen(blocks))
+        self.commands = Commands({"source": self.source, "target": target}, plan, folder, self.storages)
+        self.pending = list(plan["actions"])
+        while self.pending and self.pending[0]["at"] < 0:
+            self.act(self.pending.pop(0))
+        end = self.migrate(target)
+        self.commands.settle()
+        self.log(f"end: {end}")
+        if end == "completed":
+            arrived = self.arrived(target)
+            if arrived:
+                self.compare(target, plan["kill_source"], plan["kill_target"])
+            return "completed" if arrived else "completed, destination ended"
+        if not self.source.alive() or end == "source ended":
+            self.source_ended(target)
+            return "source ended"
+        self.ends(target)
+        self.again()
+        return end
+
+    def target(self, name, found):
+        """A destination with what the source has at the moment."""
+        disks = []
+        for d in self.plan["disks"]:
+            there = found.get(d["id"], {"format": d["format"], "size": d["size"], "name": d["name"]})
+            # The format of the plan: a raw disk that became a qcow2 may well be moved to a raw one.
+            image = self.images.empty(self.folder / f"{name}-{d['name']}", d["format"], there["size"])
+            node = d["name"] if d["style"] == "drive" else there["name"]
+            disks.append((d, {"image": image, "name": node, "format": d["format"], "nbd": None}))
+        floppy = None
+        if self.plan["floppy"] != "none":
+            floppy = ""
+            if "fdev" in found:
+                floppy = self.folder / f"{name}-floppy"
+                self.images.empty(floppy, "raw", found["fdev"]["size"])
+        return self.vm(name, soak_disks.arguments(disks, floppy), incoming=f"unix:{self.folder / name}.sock")
+
+    def act(self, action):
+        result, why = self.commands.send(action)
+        self.results.append((action["side"], action["kind"], result))
+        self.log(f"{describe(action)}: {result} {why}")
+
+    def capabilities(self, vm, asks):
+        names = {"return-path": self.plan["return_path"], "zero-blocks": self.plan["zero_blocks"], "pause-before-switchover": asks}
+        ask(vm, "migrate-set-capabilities", capabilities=[{"capability": n, "state": s} for n, s in names.items()])
+
+    def start(self, target, asks, bandwidth):
+        self.capabilities(self.source, asks)
+        if self.plan["return_path"] and target.alive():
+            ask(target, "migrate-set-capabilities", capabilities=[{"capability": "return-path", "state": True}])
+        ask(self.source, "migrate-set-parameters", max_bandwidth=bandwidth, downtime_limit=self.plan["downtime"])
+        ask(self.source, "migrate", uri=f"unix:{self.folder / target.name}.sock", blk=True)
+
+    def migrate(self, target):
+        """Runs the commands until the migration has ended; returns how."""
+        plan = self.plan
+        if not self.source.alive() or self.source.asked:
+            return "source ended"
+        try:
+            self.start(target, plan["asks"], plan["bandwidth"])
+        except QMPError as error:
+            self.log(f"migrate refused: {error}")
+            return "refused"
+        except Gone:
+            if target.alive() and not (self.source.asked or self.source.killed):
+                raise
+            return "source ended" if not self.source.alive() else "failed"
+        begin = time.monotonic()
+        writer = self.writer()
+        continue_at = None
+        try:
+            while True:
+                passed = time.monotonic() - begin
+                info = ask(self.source, "query-migrate")
+                status = info.get("status")
+                if status in ENDED:
+                    self.log(f"migration: {status} {info.get('error-desc', '')}")
+                    return status
+                if passed > BOUND + 10:
+                    raise Hang(f"the migration does not end: {info}")
+                if self.pending and self.pending[0]["at"] <= passed and continue_at != "sent":
+                    self.act(self.pending.pop(0))
+                    continue
+                if status == "pre-switchover" and continue_at != "sent":
+                    if continue_at is None:
+                        continue_at = time.monotonic() + plan["pause"]
+                    if time.monotonic() >= continue_at:
+                        try:
+                            ask(self.source, "migrate-continue", state="pre-switchover")
+                        except QMPError as error:
+                            self.log(f"migrate-continue: {error}")
+                        continue_at = "sent"
+                # A write after the disks were given up is no guest's: QEMU aborts on it. A source
+                # that asks before it switches is safe; another one only while much is left.
+                if plan["writes"] and passed < plan["write_for"] and status == "active" and (
+                        plan["asks"] or info.get("disk", {}).get("remaining", 0) > max(3 * MIB, plan["bandwidth"] // 4)):
+                    writer()
+                    time.sleep(plan["write_pause"])
+                else:
+                    time.sleep(0.01)
+        except Gone:
+            if self.source.asked or self.source.killed:
+                return "source ended"
+            raise
+
+    def writer(self):
+        """A function that writes as the guest would, to a place that only the seed decides."""
+        rng = random.Random(self.plan["write_seed"])
+
+        def write():
+            d = rng.choice(self.plan["disks"])
+            length = rng.choice([512, 4096, 65536, 65536, 300 * 512])
+            offset = rng.randrange(0, d["size"] - length) // 512 * 512
+            self.write(d, f"write {'-z' if rng.random() < 0.1 else f'-P {rng.randrange(1, 256)}'} {offset} {length}")
+        return write
+
+    def write(self, d, command):
+        """Returns whether the disk took it."""
+        device = d["name"] if d["style"] == "drive" else (
+            f"-d {d['id']}" if d["bus"] == "scsi" else f"-d /machine/peripheral/{d['id']}/virtio-backend")
+        before = len(self.source.log())
+        answer = ask(self.source, "human-monitor-command", command_line=f'qemu-io {device} "{command}"') + self.source.log()[before:]
+        return "failed" not in answer and "Error" not in answer and "not found" not in answer
+
+    def status(self, vm):
+        return ask(vm, "query-status")["status"]
+
+    def exit_of(self, vm, *allowed):
+        try:
+            status = vm.wait_exit(BOUND)
+        except VMError as error:
+            raise Hang(str(error)) from None
+        if not vm.killed and status not in allowed:
+            raise Wrong(f"{vm.name} ended with status {status}: {vm.log()[-1500:]}")
+
+    def arrived(self, target):
+        """Whether the guest is there; if not, somebody must have ended it."""
+        deadline = time.monotonic() + BOUND
+        try:
+            while self.status(target) == "inmigrate":
+                if time.monotonic() > deadline:
+                    raise Hang("the guest does not arrive")
+                time.sleep(0.01)
+            if not (target.asked or target.killed):
+                return True
+        except Gone:
+            pass
+        self.exit_of(target, 0, 1)
+        # Without the return path the source can't know of the last bytes' fate.
+        told = {kind for side, kind in self.commands.accepted if side == "target"} - {"query", "bad", "stop", "cont", "stall", "throttle"}
+        if not told:
+            raise Wrong(f"completed, but nobody arrived: {target.log()[-1500:]}")
+        return False
+
+    def compare(self, target, kill_source, kill_target):
+        source = self.source
+        one = soak_disks.seen(ask(source, "query-block")) if source.alive() else {}
+        other = soak_disks.seen(ask(target, "query-block"))
+        # The order matters: what is not yet on the destination's disk must be lost with the process.
+        for vm, kill in ((target, kill_target), (source, kill_source)):
+            if kill:
+                vm.kill()
+            else:
+                try:
+                    ask(vm, "quit")
+                except Gone:
+                    pass
+                self.exit_of(vm, 0)
+        for storage in self.storages.values():
+            storage.end()
+        gone = {kind for side, kind in self.commands.accepted if side == "target"} & {"eject", "insert", "drive_del", "device_del", "reset"}
+        for device, found in one.items():
+            if device not in other:
+                if not gone and target.name == "target":
+                    raise Wrong(f"{device} is missing at the destination")
+                continue
+            a, b = soak_disks.real(found, self.plan["disks"], device), other[device]["image"]
+            if device == "fdev" and gone:
+                continue
+            self.images.tool("compare", "-f", found["format"], "-F", other[device]["format"], a, b)
+            for path, entry, killed in ((a, found, kill_source), (b, other[device], kill_target)):
+                if entry["format"] == "qcow2":
+                    soak_disks.check_clean(self.images, path, killed)
+        self.log(f"equal: {', '.join(one)}")
+
+    def source_ended(self, target):
+        killed = self.source.killed
+        self.exit_of(self.source, 0)
+        try:
+            deadline = time.monotonic() + BOUND
+            while target.alive() and self.status(target) == "inmigrate" and time.monotonic() < deadline:
+                if not target.log() and ask(target, "query-migrate").get("status") is None:
+                    break  # nobody ever called
+                time.sleep(0.02)
+            if target.alive() and self.status(target) == "inmigrate" and time.monotonic() >= deadline:
+                raise Hang("the destination waits for a source that is gone")
+        except Gone:
+            self.exit_of(target, 0, 1)
+        for storage in self.storages.values():
+            storage.end()
+        for d in self.plan["disks"]:
+            if d["format"] == "qcow2":
+                soak_disks.check_clean(self.images, d["image"], killed)
+
+    def ends(self, target):
+        """A destination whose source gave up ends by itself, if anybody ever called it."""
+        try:
+            deadline = time.monotonic() + BOUND
+            while target.alive():
+                if self.status(target) != "inmigrate" or ask(target, "query-migrate").get("status") is None:
+                    break
+                if time.monotonic() > deadline:
+                    raise Hang("the destination waits for a source that gave up")
+                time.sleep(0.02)
+        except Gone:
+            pass
+        if target.alive() and not target.asked:
+            target.kill()
+        self.exit_of(target, 0, 1)
+
+    def again(self):
+        """The source runs on, and its next migration, with nothing else going on, works."""
+        source = self.source
+        end_jobs(source)
+        self.commands.unthrottle(source)
+        status = self.status(source)
+        if status not in ("running", "paused"):
+            raise Wrong(f"the source is {status} after a failed migration")
+        if status == "paused":
+            if ("source", "stop") not in self.commands.accepted:
+                raise Wrong("the source stands still after a failed migration")
+            ask(source, "cont")
+        for device in self.commands.added["source"]:
+            ask(source, "device_del", id=device)
+        found = soak_disks.seen(ask(source, "query-block"))
+        # What a reopen has made read-only is not moved; a resize may have left a raw disk with an odd end.
+        skipped = {("source", "reopen")} & self.commands.accepted
+        for d in self.plan["disks"]:
+            if d["id"] in found and not skipped and not self.write(d, "write -P 77 0 64k"):
+                raise Wrong(f"{d['name']} does not take a write after a failed migration: {source.log()[-800:]}")
+        if skipped:
+            return
+        target = self.target("second", found)
+        try:
+            self.start(target, False, 1 << 30)
+        except QMPError as error:
+            raise Wrong(f"the next migration is refused: {error}") from None
+        deadline = time.monotonic() + BOUND
+        while (info := ask(source, "query-migrate")).get("status") not in ENDED:
+            if time.monotonic() > deadline:
+                raise Hang(f"the next migration does not end: {info}")
+            time.sleep(0.01)
+        if info["status"] != "completed":
+            raise Wrong(f"the next migration {info['status']}: {info.get('error-desc', 'no error-desc')}; source: {source.log()[-600:]}; second: {target.log()[-600:]}")
+        self.arrived(target)
+        self.compare(target, self.plan["kill_source"], self.plan["kill_target"])
+
+
+def run_round(seed, number, top):
+    """Returns (end, why it failed or None, the round). A failed one's folder stays."""
+    folder = top / f"round-{number}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    this = Round(seed, number, folder)
+    try:
+        end = this.run()
+    except (Wrong, Hang, VMError, QMPError, ImageError) as error:
+        return "wrong", f"{type(error).__name__}: {error}", this
+    shutil.rmtree(folder)
+    return end, None, this
