@@ -22,9 +22,9 @@ def ask(vm, execute, **arguments):
         return vm.qmp.command(execute, **arguments)
     except QMPError as error:
         text = str(error)
-        if "does not answer" in text:
+        if "does not answer" in text and "timed out" in text:
             raise Hang(f"{vm.name}: {execute}: {text}") from None
-        if "monitor is gone" in text:
+        if "monitor is gone" in text or "does not answer" in text:
             raise Gone(f"{vm.name}: {execute}") from None
         raise
 

@@ -59,7 +59,7 @@ def arguments(disks, floppy):
             args += ["-device", f"scsi-hd,id={d['id']},bus=scsi{int(d['iothread'])}.0,scsi-id={n},drive={is_now['name']}"]
     if floppy is not None:
         args += ["-drive", "if=none,id=fd0" + (f",file={floppy},format=raw" if floppy else ""),
-                 "-device", "isa-fdc,id=fdc", "-device", "floppy,id=fdev,bus=fdc.0,unit=0,drive=fd0,drive-type=144"]
+                 "-device", "floppy,id=fdev,unit=0,drive=fd0,drive-type=144"]
     return args
 
 
@@ -68,7 +68,7 @@ def seen(blocks):
     found = {}
     for entry in blocks:
         qdev, inserted = entry.get("qdev", ""), entry.get("inserted")
-        if inserted:
+        if inserted and qdev:
             key = qdev.removeprefix("/machine/peripheral/").split("/")[0]
             found[key] = {"format": inserted["drv"], "image": inserted["image"]["filename"], "name": inserted.get("node-name"),
                           "size": inserted["image"]["virtual-size"]}

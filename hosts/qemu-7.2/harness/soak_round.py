@@ -47,6 +47,7 @@ class Round:
         finally:
             if hasattr(self, "commands"):
                 self.commands.settle()
+            time.sleep(0.2 if any(vm.log().endswith("failed.") for vm in self.vms) else 0)  # a core may be being written
             dead = [vm for vm in self.vms if not vm.killed and (vm.process.poll() or 0) < 0]
             for vm in self.vms:
                 vm.kill()
