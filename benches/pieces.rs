@@ -85,6 +85,10 @@ impl Host for Thin {
 }
 
 impl Device for Thin {
+    fn is_same(&self, _other: &Thin) -> bool {
+        true
+    }
+
     fn name(&self) -> Vec<u8> {
         b"thin".to_vec()
     }
@@ -163,6 +167,7 @@ fn migration(disk: &Thin) -> Outgoing<Thin> {
         max_reads: 16,
         max_writes: 16,
         zero_blocks: false,
+        accept_tail_garbage: false,
         shared_base: true,
     };
     let mut link = Link { stream: &mut Sink, monitor: None };

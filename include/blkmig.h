@@ -52,6 +52,19 @@ typedef int BlkMigLoad(QEMUFile *f, void *opaque, int version_id);
  * Sectors are 512 bytes. Every function is called on the thread that called into the module, and none while the module
  * holds a lock. A device that the module has got from `iterate` or `find` is used until the end of the migration (of the
  * load call for `find`), between `ref` and `unref` where the host has them.
+ *
+ * # Devices that change
+ *
+ * Between `ref` and `unref` the pointer must stay valid. What is behind it may go away all the same (unplugged, ejected): from
+ * then on the functions return -ENODEV or -ENOMEDIUM, and the migration or the load ends with an error that names the device.
+ * Without `ref`, a host must not let a device go while it is used.
+ *
+ * On the source the module looks at the length of each device in every step. A length that was ever seen to differ from that
+ * at setup ends the migration, also if it changes back. In the last stage, at its start and at its end, the module visits all
+ * devices again with `iterate`. A device that could be migrated then and was not there at setup (a drive that got a medium, a
+ * length or write access), one that is not visited any more, and another pointer under the name of a device end the
+ * migration: their data would be lost. So a host must give the same pointer as long as writes to the device are tracked, and
+ * another one once they are not, as when the guest was moved to another image. Changes that it can foresee it should refuse.
  */
 typedef struct BlkMigBdrvOps {
   /**
@@ -72,7 +85,7 @@ typedef struct BlkMigBdrvOps {
   const char *(*get_device_name)(BlockDriverState *bs);
   /**
    * The length in bytes, a multiple of 512, or -errno. 0, -ENOMEDIUM, -ENODEV, -ENXIO and -ENOENT mean an empty device,
-   * which a source skips.
+   * which a source skips at setup. Called for each device in every step of a migration, so it should be quick.
    */
   int64_t (*getlength)(BlockDriverState *bs);
   /**
@@ -104,6 +117,10 @@ typedef struct BlkMigBdrvOps {
                     void *opaque);
   /**
    * Returns when no request of this module is in flight: all their completions have been called.
+   *
+   * In `blk_mig_save_cleanup`, and when a stage below 0 cancels, a host whose storage hangs may return early, so that its
+   * user need not wait. The module then ends the migration at once: it ends tracking and calls `unref` with requests in
+   * flight, and the host keeps what these need until they complete. Their memory stays valid until then.
    */
   void (*aio_flush)(void);
   /**
@@ -145,10 +162,21 @@ typedef struct BlkMigBdrvOps {
    * Optional, destination: called before the first write of a section to the device; 0 or -errno.
    */
   int (*activate)(BlockDriverState *bs);
+  /**
+   * Optional, destination, since 1.1: returns when all that was written to the device is on stable storage, as far as the
+   * host can see to that; 0 or -errno, which fails the load. Called for every device that was written to, before
+   * `blk_mig_load` returns from the last section (and from that at the end of the bulk phase, so that little is left).
+   */
+  int (*flush)(BlockDriverState *bs);
 } BlkMigBdrvOps;
 
 /**
  * The host's dirty tracking, in chunks of 2048 sectors (1 MiB).
+ *
+ * A write of the guest that ends after `set_tracking(bs, 1)` or after `reset` of its sector must set the chunk's bit again when
+ * it ends or later, also if it began before. A bit that is set when a write begins is not enough: the module clears it, reads
+ * the old data, and never hears of the new. A host that sets bits only for writes that it saw begin has to wait in
+ * `set_tracking` for those in flight.
  */
 typedef struct BlkMigDirtyOps {
   /**
@@ -353,6 +381,11 @@ typedef struct BlkMigOptions {
    * 1: send an all-zero chunk as a zero record (flag 0x08). Off by default: a 2011 destination can't read it.
    */
   uint32_t zero_blocks;
+  /**
+   * Destination, since 1.1. Data past the end of a device, in its last chunk, which is not zero: 0: an error, since the
+   * source's device is longer; 1: dropped with a warning, as sources from 2011 to QEMU 9.0 leave garbage there.
+   */
+  uint32_t accept_tail_garbage;
 } BlkMigOptions;
 
 /**
@@ -476,7 +509,8 @@ uint64_t blk_mig_bytes_total(void);
  * Says whether the next migration includes disks (`blk_enable`: 0 or 1), and whether the destination has their backing files
  * already (`shared_base`: 0 or 1; 1 includes disks). Takes effect at the next setup. `opaque` is not used.
  *
- * Until it is called for the first time, `save_live` migrates no disks, as the original, while `save_setup` does.
+ * Until it is called for the first time, `save_live` migrates no disks, as the original, while `save_setup` does. A migration
+ * that has failed stays failed, whatever is set, until cleanup or another setup.
  */
 void blk_mig_set_params(int blk_enable,
                         int shared_base,
@@ -487,10 +521,14 @@ void blk_mig_set_params(int blk_enable,
  *
  * `stage` 1 sets up, 2 sends what the rate limit allows and is repeated until it returns 1, 3 sends all the rest with the
  * guest stopped and ends the migration; below 0 cancels, also when nothing runs. `mon` may be NULL. `opaque` is not used.
+ * Stage 1 first cleans up what an earlier migration has left, since hosts of the original's time refuse a second one
+ * themselves, and not all of them cancel one whose stream has broken.
  *
- * Returns 1 if the stage is done: in stage 2, if the rest can be sent within the host's downtime limit; in every stage, if
- * no disks are migrated. Else 0, also after an error, which is the stream's then (`set_error)`: hosts of the original's time
- * would take any other value for success. -EINVAL if `f` is NULL or there is no host.
+ * Returns 1 if the stage is done. In stage 2 that means: the rest can be sent within the host's downtime limit, and it takes
+ * no more than about 10 ms or does not shrink any more. If no disks are migrated, each of the stages 1 to 3 writes an empty
+ * section and returns 1. Else 0, also after an error, which is the stream's then (`set_error`): hosts of that time would take
+ * any other value for success. An unknown stage, and 2 or 3 without 1 before, is such an error, -EINVAL. Only if `f` is NULL or
+ * there is no host, and so no stream that could take the error, it returns -EINVAL.
  */
 int blk_mig_save_live(Monitor *mon,
                       QEMUFile *f,
@@ -498,11 +536,12 @@ int blk_mig_save_live(Monitor *mon,
                       void *opaque);
 
 /**
- * Reads one section and writes what it holds to the devices; all writes are done when it returns. `opaque` is not used.
+ * Reads one section and writes what it holds to the devices; all writes are done when it returns, and flushed if the section
+ * says 100 %, as the last one does. `opaque` is not used.
  *
- * Returns 0, or -errno: -EINVAL for what breaks the format or names an unknown device or a sector past its end, -EIO or the
- * stream's own error if it ends too soon, -EROFS for a read-only device, or what the block layer says. Of the record that is
- * wrong nothing has been written.
+ * Returns 0, or -errno: -EINVAL for what breaks the format, names an unknown device or a sector past its end, or holds data
+ * past the end of a device (see `accept_tail_garbage`), -EIO or the stream's own error if it ends too soon, -EROFS for a
+ * read-only device, or what the block layer says. Of the record that is wrong nothing has been written.
  */
 int blk_mig_load(QEMUFile *f,
                  void *opaque,
@@ -531,20 +570,35 @@ int blk_mig_save_iterate(QEMUFile *f,
  * The last stage, with the guest stopped: sends all that the destination still lacks, whatever the rate limit, and the last
  * section's end. The migration is over afterwards and all is given back to the host. `opaque` is not used.
  *
- * Returns 0 or -errno as `blk_mig_save_iterate`; -EBUSY if the guest still writes.
+ * Returns 0, and only if the destination lacks nothing, or -errno as `blk_mig_save_iterate`; -EBUSY if the guest still writes;
+ * -EINVAL on another stream than that of setup, and then the migration goes on.
  */
 int blk_mig_save_complete(QEMUFile *f,
                           void *opaque);
 
 /**
  * Returns every byte that the destination still lacks: not read yet, in flight, waiting to be sent, or dirty. 0 when no
- * migration runs. Called by the migration's thread; asks the host's dirty tracking. `opaque` is not used.
+ * migration runs; all bytes of the devices when it is called from within another call. Called by the migration's thread; asks
+ * the host's dirty tracking. `opaque` is not used.
+ *
+ * A host that stops the guest as soon as this fits its downtime limit stops it for what could still be sent while it runs:
+ * see `blk_mig_save_pending_switchover`.
  */
 uint64_t blk_mig_save_pending(void *opaque);
 
 /**
- * Ends whatever runs: waits for what is in flight (`aio_flush`), then gives everything back to the host. From any state, also
- * after a failed setup; twice is harmless. `opaque` is not used.
+ * The same for a host that stops the guest as soon as the pending bytes are no more than a `threshold` of its own, the bytes
+ * that fit its downtime limit. Returns more than `threshold` (which must be below `UINT64_MAX`) as long as the guest should run
+ * on: during the bulk phase, and after it until what is left takes no more than about 10 ms or does not shrink any more. Then
+ * it returns what `blk_mig_save_pending` does, so that the limit is still the host's to keep. 0 when no migration runs.
+ * `opaque` is not used. Since 1.1.
+ */
+uint64_t blk_mig_save_pending_switchover(void *opaque,
+                                         uint64_t threshold);
+
+/**
+ * Ends whatever runs: waits for what is in flight (`aio_flush`, which may return early here), then gives everything back to
+ * the host. From any state, also after a failed setup; twice is harmless. `opaque` is not used.
  */
 void blk_mig_save_cleanup(void *opaque);
 

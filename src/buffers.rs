@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The bounded pool of chunk buffers: what bounds the module's memory.
 //!
-//! Beside `ffi/` the only file with unsafe code: the standard library has no safe aligned allocation.
+//! Beside `ffi/` the only file with unsafe code: the standard library has no safe way to memory of the system's own. That is
+//! aligned to pages and zero without any work, and goes back to the system when it is freed: buffers that malloc gives stay
+//! with it, in the arena of whichever thread freed them, and the host's process grows from migration to migration.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::status::Status;
 
-/// Alignment of every buffer in bytes: what `O_DIRECT` wants of the hosts' files.
+/// Alignment of every buffer in bytes, which that of pages is: what `O_DIRECT` wants of the hosts' files.
 pub const ALIGNMENT: usize = 4096;
 
 /// At most `limit` buffers of one size. Memory is taken when it is first needed and kept until the pool and the last of its
@@ -24,7 +25,6 @@ pub struct Pool(Arc<Shared>);
 
 struct Shared {
     bytes: usize,
-    layout: Layout,
     limit: usize,
     state: Mutex<State>,
     status: Arc<Status>,
@@ -37,25 +37,30 @@ struct State {
     in_use: usize,
 }
 
-/// One allocation. The buffer lies in it where the alignment wants it: an allocation that is aligned itself would be zeroed
-/// byte by byte, while the system has pages of zeroes for this one.
+/// Pages of the system's for one buffer.
 struct Memory {
-    allocation: NonNull<u8>,
     start: NonNull<u8>,
+    bytes: usize,
 }
 
-// SAFETY: `Memory` is the only pointer to its allocation, which belongs to no thread.
+// SAFETY: `Memory` is the only pointer to its pages, which belong to no thread.
 unsafe impl Send for Memory {}
 // SAFETY: a shared `Memory` gives no access to what it points to.
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    fn new(layout: Layout) -> Option<Memory> {
-        // SAFETY: the layout's size is at least ALIGNMENT.
-        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        // SAFETY: the layout has room for the offset, which is below ALIGNMENT.
-        let start = unsafe { allocation.add(allocation.align_offset(ALIGNMENT)) };
-        Some(Memory { allocation, start })
+    fn new(bytes: usize) -> Option<Memory> {
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at a place of the system's choice touches no other memory.
+        let start = unsafe { libc::mmap(ptr::null_mut(), bytes, access, kind, -1, 0) };
+        if start == libc::MAP_FAILED { None } else { NonNull::new(start.cast()).map(|start| Memory { start, bytes }) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made with this start and length, and nobody else has a pointer into it.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
     }
 }
 
@@ -70,14 +75,9 @@ pub enum NoBuffer {
 
 impl Pool {
     /// A pool of at most `limit` buffers of `bytes`, both at least 1, which keeps `status` informed.
-    ///
-    /// # Panics
-    /// If a buffer of that size cannot exist.
     #[must_use]
     pub fn new(limit: u32, bytes: usize, status: Arc<Status>) -> Pool {
-        let bytes = bytes.max(1);
-        let layout = Layout::array::<u8>(bytes.saturating_add(ALIGNMENT)).expect("a chunk fits the address space");
-        Pool(Arc::new(Shared { bytes, layout, limit: limit.max(1) as usize, state: Mutex::default(), status }))
+        Pool(Arc::new(Shared { bytes: bytes.max(1), limit: limit.max(1) as usize, state: Mutex::default(), status }))
     }
 
     /// A buffer with arbitrary, but initialised, content.
@@ -92,7 +92,7 @@ impl Pool {
         }
         let memory = match state.free.pop() {
             Some(memory) => memory,
-            None => match Memory::new(shared.layout) {
+            None => match Memory::new(shared.bytes) {
                 Some(memory) => memory,
                 None if state.in_use > 0 => return Err(NoBuffer::InUse),
                 None => return Err(NoBuffer::NoMemory),
@@ -113,15 +113,6 @@ impl Pool {
     #[must_use]
     pub fn limit(&self) -> usize {
         self.0.limit
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        for memory in self.state.get_mut().free.drain(..) {
-            // SAFETY: it was allocated with this layout, and the pool's list held the only pointer to it.
-            unsafe { dealloc(memory.allocation.as_ptr(), self.layout) };
-        }
     }
 }
 
@@ -147,7 +138,7 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the allocation has this size behind its start, was zeroed when made, and lives as long as `self`.
+        // SAFETY: the mapping is of this size, was zero when made, and lives as long as `self`.
         unsafe { slice::from_raw_parts(self.as_ptr(), self.pool.bytes) }
     }
 }

@@ -101,6 +101,8 @@ pub enum Error {
     DuplicateName(String),
     #[error("not enough memory for {0}")]
     NoMemory(String),
+    #[error("not enough memory")]
+    RanShort,
 
     // Outgoing.
     #[error("Error reading sector {sector} of device {device}: {errno}")]
@@ -115,6 +117,14 @@ pub enum Error {
     StillWritten(String),
     #[error("device {device} was resized from {was} to {is} bytes while it was migrated")]
     Resized { device: String, was: u64, is: i64 },
+    #[error("device {0} went away before its migration ended")]
+    WentAway(String),
+    #[error("device {0} came, or was replaced, while the others were migrated: what is on it would be lost")]
+    Appeared(String),
+    #[error("{0} bytes are left after the last stage")]
+    Unfinished(u64),
+    #[error("the migration was set up on another stream")]
+    OtherStream,
 
     // Incoming.
     #[error("Error unknown block device {0}")]
@@ -129,6 +139,10 @@ pub enum Error {
     Progress(u64),
     #[error("a device name in the stream is empty or holds a NUL: {0}")]
     Name(String),
+    #[error(
+        "device {device} is {length} bytes long, but the source's at least {source_length}: what is past the end would be lost"
+    )]
+    TooShort { device: String, length: u64, source_length: u64 },
     #[error("sector {sector} is past the end of device {device}, which has {total}")]
     Address { device: String, sector: u64, total: u64 },
     #[error("the stream ended in the middle of {0}")]
@@ -151,9 +165,11 @@ impl Error {
             | Error::Length { errno, .. }
             | Error::Write { errno, .. } => *errno,
             Error::Busy | Error::StillWritten(_) => Errno::BUSY,
-            Error::NoMemory(_) => Errno::NO_MEMORY,
+            Error::NoMemory(_) | Error::RanShort => Errno::NO_MEMORY,
             Error::ReadOnly(_) => Errno::READ_ONLY,
-            Error::Panic(_) | Error::Lost(_) | Error::DirtyTracking { .. } | Error::Short(_) => Errno::IO,
+            Error::Panic(_) | Error::Lost(_) | Error::Unfinished(_) | Error::DirtyTracking { .. } | Error::Short(_) => {
+                Errno::IO
+            }
             _ => Errno::INVALID,
         }
     }

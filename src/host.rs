@@ -39,6 +39,11 @@ pub trait Host {
 
     /// How long the guest may stand still at the end, in nanoseconds.
     fn max_downtime_ns(&self) -> u64;
+
+    /// Whether memory ran short since this was last asked, so that the migration should end while it still can.
+    fn ran_short(&self) -> bool {
+        false
+    }
 }
 
 /// What a host says of the sectors at the start of a range: the engine checks it before it believes it.
@@ -54,6 +59,9 @@ pub struct Extent {
 pub trait Device {
     /// Its name's bytes, without a terminating NUL.
     fn name(&self) -> Vec<u8>;
+
+    /// Whether both stand for one device, the writes to which are tracked as those to one.
+    fn is_same(&self, other: &Self) -> bool;
 
     /// Keeps the device from going away until [`release`](Device::release).
     ///
@@ -134,6 +142,14 @@ pub trait Device {
         Ok(())
     }
 
+    /// Returns when what was written is on stable storage.
+    ///
+    /// # Errors
+    /// The host's error.
+    fn flush(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+
     /// Starts, with nothing dirty, or ends the tracking of the guest's writes.
     ///
     /// # Errors
@@ -159,8 +175,33 @@ pub trait Device {
     }
 }
 
+/// Up to which sector the device is known to read as zeroes from `start` on, if that is as far as `end`. It is asked for
+/// `ask(sector)` sectors at a time, since its answers may be shorter than the questions.
+pub(crate) fn known_zeroes(
+    device: &impl Device,
+    start: Sector,
+    end: Sector,
+    ask: impl Fn(u64) -> u64,
+) -> Option<Sector> {
+    let mut known = start.0;
+    while known < end.0 {
+        let asked = ask(known);
+        let range = Sectors { start: Sector(known), count: u32::try_from(asked).expect("a question fits u32") };
+        match device.known_zero(range) {
+            Some(Extent { is: true, sectors }) if sectors > 0 => known += sectors.unsigned_abs().min(asked),
+            _ => return None,
+        }
+    }
+    Some(Sector(known))
+}
+
 /// The host's migration stream: one direction of it.
 pub trait Stream {
+    /// A number that no other open stream of the host has.
+    fn identity(&self) -> usize {
+        0
+    }
+
     /// Appends these bytes.
     fn put(&mut self, bytes: &[u8]);
 

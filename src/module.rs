@@ -32,6 +32,8 @@ pub struct Options {
     pub max_writes: u32,
     /// Whether chunks of zeroes are sent as zero records.
     pub zero_blocks: bool,
+    /// Whether data past the end of an incoming device is dropped, and not an error.
+    pub accept_tail_garbage: bool,
 }
 
 /// What the user asked for.
@@ -57,6 +59,8 @@ pub struct Module<H: Host> {
     options: Mutex<Options>,
     params: Mutex<Option<Params>>,
     outgoing: Mutex<Slot<H>>,
+    /// The stream of the last stage 1.
+    staged: Mutex<Option<usize>>,
     /// `None` while a load works on it.
     incoming: Mutex<Option<Incoming>>,
     failure: Mutex<String>,
@@ -95,6 +99,7 @@ impl<H: Host> Module<H> {
             options: Mutex::default(),
             params: Mutex::new(None),
             outgoing: Mutex::new(Slot::Idle),
+            staged: Mutex::default(),
             incoming: Mutex::new(Some(Incoming::default())),
             failure: Mutex::default(),
             status: Arc::default(),
@@ -116,6 +121,11 @@ impl<H: Host> Module<H> {
     /// Makes a failure known; gives it back.
     pub fn fail(&self, error: Error) -> Error {
         log::error!("{error}");
+        self.remember(error)
+    }
+
+    /// Keeps a failure for those who ask; gives it back.
+    fn remember(&self, error: Error) -> Error {
         self.status.last_error.store(error.errno().ret(), Relaxed);
         *self.failure.lock() = error.to_string();
         error
@@ -177,6 +187,7 @@ impl<H: Host> Module<H> {
             max_reads: or(options.max_reads, 16),
             max_writes: or(options.max_writes, 16),
             zero_blocks: options.zero_blocks,
+            accept_tail_garbage: options.accept_tail_garbage,
             shared_base: self.params.lock().is_some_and(|params| params.shared_base),
         }
     }
@@ -184,21 +195,33 @@ impl<H: Host> Module<H> {
     /// Whether disks are not to be migrated: the section is then empty. Hosts that have never said so want them migrated,
     /// or they would not call.
     fn is_disabled(&self) -> bool {
-        let idle = matches!(*self.outgoing.lock(), Slot::Idle | Slot::Failed(_));
-        idle && self.params.lock().is_some_and(|params| !params.enabled)
+        self.params.lock().is_some_and(|params| !params.enabled)
     }
 
-    /// `save_live` of the original. 1: the stage is done. Errors are the stream's, as the hosts of its time expect: they
-    /// would take any value but 0 for success.
+    fn is_idle(&self) -> bool {
+        matches!(*self.outgoing.lock(), Slot::Idle)
+    }
+
+    /// `save_live` of the original. 1: the stage is done. Errors, a stage that is unknown or out of turn among them, are the
+    /// stream's, as the hosts of its time expect: they would take any value but 0 for success.
     pub fn save_live(&self, link: &mut Link, stage: i32) -> i32 {
         if stage < 0 {
             self.cleanup(link.monitor);
             return 0;
         }
-        // Those hosts say before each migration whether disks are part of it.
-        let disabled = self.is_disabled() || (stage == 1 && self.params.lock().is_none());
+        let stream = link.stream.identity();
+        if stage == 1 {
+            // Those hosts refuse a second migration themselves, and some forget to cancel one whose stream has broken.
+            self.cleanup(link.monitor);
+            *self.staged.lock() = Some(stream);
+        }
+        // A stage 1 that came in between, as for a snapshot, may have ended the migration that this stage belongs to.
+        let strange = self.staged.lock().is_some_and(|staged| staged != stream);
+        // They also say before each migration whether disks are part of it.
+        let disabled = self.is_disabled() || self.params.lock().is_none();
         let result = match stage {
-            _ if disabled => self.empty_section(link).map(|()| true),
+            2 | 3 if strange => Err(self.fail(Error::OtherStream)),
+            1..=3 if disabled && self.is_idle() => self.empty_section(link).map(|()| true),
             1 => self.setup(link).map(|()| false),
             2 => self.iterate(link).map(|step| step.can_finish),
             3 => self.complete(link).map(|()| false),
@@ -230,9 +253,6 @@ impl<H: Host> Module<H> {
     /// [`Error::Busy`] if one runs, which goes on unharmed; whatever keeps a device from being migrated, and then nothing is
     /// left behind.
     pub fn setup(&self, link: &mut Link) -> Result<(), Error> {
-        if self.is_disabled() {
-            return self.empty_section(link);
-        }
         let host = self.host().map_err(|error| self.fail(error))?;
         {
             let mut slot = self.outgoing.lock();
@@ -240,7 +260,10 @@ impl<H: Host> Module<H> {
                 drop(slot);
                 return Err(self.fail(Error::Busy));
             }
-            *slot = Slot::InUse;
+            *slot = if self.is_disabled() { Slot::Idle } else { Slot::InUse };
+        }
+        if self.is_disabled() {
+            return self.empty_section(link);
         }
         let started = catch(|| Outgoing::start(host, self.settings(), Arc::clone(&self.status), link));
         match started {
@@ -251,7 +274,7 @@ impl<H: Host> Module<H> {
             }
             Err(error) => {
                 self.status.stop();
-                Err(self.give_up(link, error))
+                Err(self.give_up(None, link, error))
             }
         }
     }
@@ -261,10 +284,12 @@ impl<H: Host> Module<H> {
     /// # Errors
     /// If anything fails; the migration is over then, and all was given back to the host.
     pub fn iterate(&self, link: &mut Link) -> Result<Step, Error> {
-        if self.is_disabled() {
+        if self.is_disabled() && self.is_idle() {
             return self.empty_section(link).map(|()| Step { sent: false, can_finish: true });
         }
-        self.run(link, Outgoing::iterate)
+        let (step, migration) = self.run(link, Outgoing::iterate)?;
+        *self.outgoing.lock() = Slot::Running(migration);
+        Ok(step)
     }
 
     /// The last stage, with the guest stopped: sends all there is, and ends the migration.
@@ -272,41 +297,64 @@ impl<H: Host> Module<H> {
     /// # Errors
     /// As for [`iterate`](Self::iterate).
     pub fn complete(&self, link: &mut Link) -> Result<(), Error> {
-        if self.is_disabled() {
+        if self.is_disabled() && self.is_idle() {
             return self.empty_section(link);
         }
-        self.run(link, Outgoing::complete)?;
-        self.release(Slot::Idle);
+        let ((), migration) = self.run(link, Outgoing::complete)?;
+        self.release(migration, Slot::Idle);
         self.succeed();
         Ok(())
     }
 
-    /// Every byte that the destination still lacks; 0 when no migration runs.
+    /// Every byte that the destination still lacks; 0 when no migration runs. From within a call that works on the migration,
+    /// all there are.
     #[must_use]
     pub fn pending(&self) -> u64 {
-        let Ok(migration) = self.take_running() else { return 0 };
-        let remaining = catch(|| migration.remaining());
-        *self.outgoing.lock() = Slot::Running(migration);
-        // What the host can't count is not sent: the next step will meet the same error and report it.
-        remaining.unwrap_or_else(|_| self.status.bytes().0)
+        self.look(|_, remaining| remaining)
+    }
+
+    /// The same, for a host that stops the guest as soon as this is no more than a threshold of its own: above the threshold
+    /// as long as the guest should run on, whatever remains.
+    #[must_use]
+    pub fn pending_switchover(&self, threshold: u64) -> u64 {
+        let run_on = |remaining: u64| remaining.max(threshold.saturating_add(1));
+        self.look(|migration, remaining| match migration {
+            Some(migration) if migration.should_stop(remaining) => remaining,
+            _ => run_on(remaining),
+        })
+    }
+
+    /// Asks the migration that runs something, with the bytes that remain; 0 if none runs. There is no migration to ask
+    /// in the middle of a call, nor where the host can't count what remains: all its bytes do then.
+    fn look(&self, ask: impl FnOnce(Option<&Outgoing<H>>, u64) -> u64) -> u64 {
+        let all = self.status.bytes().0;
+        match self.take_running() {
+            Ok(migration) => {
+                let remaining = catch(|| migration.remaining());
+                let answer = match remaining {
+                    Ok(remaining) => ask(Some(&migration), remaining),
+                    // The next step will meet the same error and report it.
+                    Err(_) => ask(None, all),
+                };
+                *self.outgoing.lock() = Slot::Running(migration);
+                answer
+            }
+            Err(Error::Busy) => ask(None, all),
+            Err(_) => 0,
+        }
     }
 
     /// Ends whatever runs, and gives everything back to the host. Harmless when nothing does.
     pub fn cleanup(&self, monitor: Option<&dyn Monitor>) {
-        let was_running = {
-            let mut slot = self.outgoing.lock();
-            if matches!(*slot, Slot::Failed(_)) {
-                *slot = Slot::Idle;
+        match self.take_running() {
+            Ok(migration) => {
+                self.release(migration, Slot::Idle);
+                if let Some(monitor) = monitor {
+                    tell(|| monitor.print("\n"));
+                }
             }
-            matches!(*slot, Slot::Running(_))
-        };
-        if was_running {
-            self.release(Slot::Idle);
-            if let Some(monitor) = monitor {
-                tell(|| monitor.print("\n"));
-            }
-        } else if matches!(*self.outgoing.lock(), Slot::InUse) {
-            log::error!("cleanup was called while another call works on the migration; ignored");
+            Err(Error::Busy) => log::error!("cleanup was called while another call works on the migration; ignored"),
+            Err(_) => *self.outgoing.lock() = Slot::Idle,
         }
     }
 
@@ -354,40 +402,46 @@ impl<H: Host> Module<H> {
         }
     }
 
-    /// Does a step of the migration, which ends if the step fails.
+    /// Does a step of the migration, which ends if the step fails; else gives it back, and its place is to be filled again.
+    /// Until then a call that the host makes from within this one finds it in use.
     fn run<T>(
         &self,
         link: &mut Link,
         step: impl FnOnce(&mut Outgoing<H>, &mut Link) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    ) -> Result<(T, Box<Outgoing<H>>), Error> {
         let mut migration = match self.take_running() {
             Ok(migration) => migration,
             Err(Error::Busy) => return Err(self.fail(Error::Busy)),
             Err(error) => {
                 tell(|| link.stream.set_error(error.errno()));
-                return Err(self.fail(error));
+                // What has failed has been reported; some hosts go on all the same, ten times a second.
+                return Err(if error == Error::NotRunning { self.fail(error) } else { self.remember(error) });
             }
         };
-        let result = catch(|| step(&mut migration, link));
-        *self.outgoing.lock() = Slot::Running(migration);
-        result.map_err(|error| {
-            if let Some(monitor) = link.monitor {
-                tell(|| monitor.print(&format!("\n{error}\n")));
+        if migration.stream() != link.stream.identity() {
+            *self.outgoing.lock() = Slot::Running(migration);
+            return Err(self.fail(Error::OtherStream));
+        }
+        match catch(|| step(&mut migration, link)) {
+            Ok(value) => Ok((value, migration)),
+            Err(error) => {
+                if let Some(monitor) = link.monitor {
+                    tell(|| monitor.print(&format!("\n{error}\n")));
+                }
+                Err(self.give_up(Some(migration), link, error))
             }
-            self.give_up(link, error)
-        })
+        }
     }
 
-    /// Ends what runs by an error.
-    fn give_up(&self, link: &mut Link, error: Error) -> Error {
+    /// Ends what runs, or was about to, by an error.
+    fn give_up(&self, migration: Option<Box<Outgoing<H>>>, link: &mut Link, error: Error) -> Error {
         tell(|| link.stream.set_error(error.errno()));
-        self.release(Slot::Failed(error.clone()));
+        self.release(migration, Slot::Failed(error.clone()));
         self.fail(error)
     }
 
     /// Gives everything back to the host; the slot stays in use while that lasts.
-    fn release(&self, then: Slot<H>) {
-        let migration = mem::replace(&mut *self.outgoing.lock(), Slot::InUse);
+    fn release<T>(&self, migration: T, then: Slot<H>) {
         if let Err(error) = catch(|| {
             drop(migration);
             Ok(())

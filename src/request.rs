@@ -3,7 +3,7 @@
 //! what is dropped without an answer counts as failed, so nothing waits for ever either.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +15,9 @@ use crate::error::{Errno, Error};
 use crate::geometry::{SECTOR_LEN, Sector, Sectors};
 use crate::host::Host;
 use crate::status::Status;
+
+/// For how many requests in flight memory is taken beforehand, at most. Hosts that want more get more as it comes.
+pub(crate) const MAX_RESERVED: u32 = 1024;
 
 /// A request that the host has completed.
 #[derive(Debug)]
@@ -37,8 +40,11 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn new(status: Arc<Status>) -> Arc<Completions> {
-        Arc::new(Completions { done: Mutex::default(), arrived: Condvar::new(), status })
+    /// For so many requests in flight, with the memory for them.
+    pub(crate) fn new(most: usize, status: Arc<Status>) -> Result<Arc<Completions>, TryReserveError> {
+        let mut done = VecDeque::new();
+        done.try_reserve_exact(most)?;
+        Ok(Arc::new(Completions { done: Mutex::new(done), arrived: Condvar::new(), status }))
     }
 
     fn push(&self, done: Done) {

@@ -75,7 +75,7 @@ fn small(number: u64) -> Scenario {
     scenario
 }
 
-const ALL: [Call; 38] = [
+const ALL: [Call; 39] = [
     Call::Devices,
     Call::Find,
     Call::Drain,
@@ -98,6 +98,7 @@ const ALL: [Call; 38] = [
     Call::HasWriteZeroes,
     Call::ClusterBytes,
     Call::Activate,
+    Call::Flush,
     Call::TrackingOn,
     Call::TrackingOff,
     Call::IsDirty,

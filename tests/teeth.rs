@@ -57,6 +57,11 @@ fn writes_to_the_destination_in_the_wrong_order() {
 }
 
 #[test]
+fn a_flush_that_lies() {
+    notices(Sabotage::LyingFlush, "completed, but ");
+}
+
+#[test]
 fn a_chunk_that_the_stream_loses() {
     notices(Sabotage::CorruptsStream, "lacks");
 }

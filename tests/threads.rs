@@ -191,6 +191,10 @@ impl Host for ThreadHost {
 }
 
 impl Device for ThreadHost {
+    fn is_same(&self, _other: &ThreadHost) -> bool {
+        true
+    }
+
     fn name(&self) -> Vec<u8> {
         b"disk".to_vec()
     }
@@ -421,8 +425,13 @@ fn migrate(source: &ThreadHost, destination: &ThreadHost, options: Options) {
 #[test]
 fn migrations_with_threads_all_over() {
     for round in 0..20 {
-        let options =
-            Options { max_buffers: 2 + round * 3, max_reads: 1 + round, max_writes: 1 + round % 5, zero_blocks: false };
+        let options = Options {
+            max_buffers: 2 + round * 3,
+            max_reads: 1 + round,
+            max_writes: 1 + round % 5,
+            zero_blocks: false,
+            ..Options::default()
+        };
         let delay = Duration::from_micros(u64::from(round % 3) * 50);
         let source = ThreadHost::new(Queue { delay, ..Queue::default() }, true);
         let destination = ThreadHost::new(Queue { delay, ..Queue::default() }, round % 2 == 0);
@@ -435,7 +444,7 @@ fn migrations_with_threads_all_over() {
 fn a_completion_may_be_a_moment_behind_the_flush() {
     let early = || Queue { flush_is_early: Duration::from_millis(2), ..Queue::default() };
     let (source, destination) = (ThreadHost::new(early(), true), ThreadHost::new(early(), true));
-    let options = Options { max_buffers: 32, max_reads: 32, max_writes: 32, zero_blocks: false };
+    let options = Options { max_buffers: 32, max_reads: 32, max_writes: 32, zero_blocks: false, ..Options::default() };
     source.with_workers(8, || destination.with_workers(8, || migrate(&source, &destination, options)));
 }
 

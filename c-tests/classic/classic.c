@@ -120,6 +120,75 @@ void bdrv_set_in_use(BlockDriverState *bs, int in_use)
     bs->in_use = in_use;
 }
 
+int bdrv_in_use(BlockDriverState *bs)
+{
+    return bs->in_use;
+}
+
+int bdrv_is_locked(BlockDriverState *bs)
+{
+    return bs->locked;
+}
+
+void bdrv_set_locked(BlockDriverState *bs, int locked)
+{
+    bs->locked = locked;
+}
+
+int bdrv_flush(BlockDriverState *bs)
+{
+    return host->bdrv->flush ? host->bdrv->flush(bs->host) : 0;
+}
+
+void classic_snapshot(BlockDriverState *host_bs, const char *filename)
+{
+    BlockDriverState *bs = classic_device(host_bs);
+
+    snprintf(bs->filename, sizeof(bs->filename), "%s", filename);
+}
+
+int classic_eject(BlockDriverState *host_bs)
+{
+    return classic_device(host_bs)->locked ? -EBUSY : 0;
+}
+
+/* ---- the guest's writes ---- */
+
+struct guest_write {
+    BlockDriverState *bs;
+    int64_t sector;
+    int nb_sectors, byte, tracked;
+    ClassicWriteEnds *ends;
+    struct guest_write *next;
+};
+
+static struct guest_write *guest_writes;
+
+void classic_guest_begins(BlockDriverState *host_bs, int64_t sector, int nb_sectors, int byte, ClassicWriteEnds *ends)
+{
+    struct guest_write *w = calloc(1, sizeof(*w));
+
+    w->bs = classic_device(host_bs);
+    w->sector = sector;
+    w->nb_sectors = nb_sectors;
+    w->byte = byte;
+    w->tracked = w->bs->tracked;
+    w->ends = ends;
+    w->next = guest_writes;
+    guest_writes = w;
+}
+
+void classic_guest_ends(void)
+{
+    while (guest_writes) {
+        struct guest_write *w = guest_writes;
+
+        guest_writes = w->next;
+        w->ends(w->bs->host, w->sector, w->nb_sectors, w->byte, w->tracked && w->bs->tracked);
+        free(w);
+    }
+}
+
 /* ---- requests ---- */
 
 void qemu_iovec_init_external(QEMUIOVector *qiov, struct iovec *iov, int niov)
@@ -164,6 +233,7 @@ BlockDriverAIOCB *bdrv_aio_writev(BlockDriverState *bs, int64_t sector_num, QEMU
 
 void qemu_aio_flush(void)
 {
+    classic_guest_ends();
     host->bdrv->aio_flush();
 }
 
@@ -180,6 +250,7 @@ void qemu_aio_wait(void)
 
 void bdrv_set_dirty_tracking(BlockDriverState *bs, int enable)
 {
+    bs->tracked = enable;
     host->dirty->set_tracking(bs->host, enable);
 }
 

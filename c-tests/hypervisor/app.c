@@ -114,7 +114,7 @@ static int migrate(HvMigration *m)
         return fail("this module knows --style stages alone");
     }
     if (hv_aio_start(!options->stages) < 0
-        || m->module->init(!options->stages, options->max_buffers, options->zero_blocks) < 0
+        || m->module->init(options) < 0
         || open_disks(options) < 0) {
         return fail(hv_failure()[0] ? hv_failure() : "cannot start");
     }

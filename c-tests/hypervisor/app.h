@@ -11,14 +11,16 @@ typedef struct HvStats {
     uint64_t total, transferred, remaining, dirty, resent, zeroes;   /* the last two in chunks, the others in bytes */
 } HvStats;
 
+typedef struct HvOptions HvOptions;
+
 /* What migrates the disks. It registers its section with hv_register_savevm_live in init. */
 typedef struct HvModule {
     const char *name;
-    int (*init)(bool threaded, uint32_t max_buffers, bool zero_blocks);      /* 0, or -errno with hv_fail */
+    int (*init)(const HvOptions *options);                                   /* 0, or -errno with hv_fail */
     int (*setup)(QEMUFile *f, void *opaque);                                 /* NULL: knows the stages alone */
     int (*iterate)(QEMUFile *f, void *opaque);
     int (*complete)(QEMUFile *f, void *opaque);
-    uint64_t (*pending)(void *opaque);
+    uint64_t (*pending)(void *opaque, uint64_t threshold);                   /* more than threshold: the guest runs on */
     void (*cleanup)(void *opaque);
     void (*get_stats)(HvStats *stats);
     size_t (*last_error)(char *buf, size_t size);                            /* NULL: keeps none */
@@ -28,7 +30,7 @@ int hv_main(int argc, char **argv, const HvModule *module);
 
 /* ---- Command line (options.c) ---- */
 
-typedef struct HvOptions {
+struct HvOptions {
     const char *connect, *listen;
     struct {
         char *name, *path, *base;
@@ -39,8 +41,8 @@ typedef struct HvOptions {
     int64_t max_downtime_ms, timeout_ms, wait_ms;
     double guest_mb;
     uint32_t max_buffers;                  /* 0: the module's default */
-    bool zero_blocks, shared_base, stages, raw, verbose;
-} HvOptions;
+    bool zero_blocks, accept_tail_garbage, shared_base, stages, raw, verbose;
+};
 
 /* 1: go on; 0: help or version was printed; -EINVAL with hv_fail. */
 int hv_parse_options(int argc, char **argv, HvOptions *options);

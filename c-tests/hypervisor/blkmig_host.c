@@ -24,6 +24,7 @@ void hv_fill_tables(HvTables *t, bool threaded)
         .is_zero = hv_disk_is_zero,
         .cluster_size = hv_disk_cluster_size,
         .activate = hv_disk_activate,
+        .flush = hv_disk_flush,
     };
     t->dirty = (BlkMigDirtyOps){
         .struct_size = sizeof(t->dirty),
@@ -73,12 +74,13 @@ void hv_fill_tables(HvTables *t, bool threaded)
     };
 }
 
-static int init(bool threaded, uint32_t max_buffers, bool zero_blocks)
+static int init(const HvOptions *o)
 {
     char text[256];
     HvTables tables;
-    BlkMigOptions options = { .struct_size = sizeof(options), .max_buffers = max_buffers, .zero_blocks = zero_blocks };
-    hv_fill_tables(&tables, threaded);
+    BlkMigOptions options = { .struct_size = sizeof(options), .max_buffers = o->max_buffers,
+                              .zero_blocks = o->zero_blocks, .accept_tail_garbage = o->accept_tail_garbage };
+    hv_fill_tables(&tables, !o->stages);
     int ret = blk_mig_set_host(&tables.host);
     if (ret == 0) {
         ret = blk_mig_set_options(&options);
@@ -109,7 +111,7 @@ const HvModule hv_blkmig_module = {
     .setup = blk_mig_save_setup,
     .iterate = blk_mig_save_iterate,
     .complete = blk_mig_save_complete,
-    .pending = blk_mig_save_pending,
+    .pending = blk_mig_save_pending_switchover,
     .cleanup = blk_mig_save_cleanup,
     .get_stats = get_stats,
     .last_error = blk_mig_last_error,

@@ -189,6 +189,11 @@ int hv_disk_activate(BlockDriverState *bs)
     return bs->read_only ? -EROFS : 0;
 }
 
+int hv_disk_flush(BlockDriverState *bs)
+{
+    return bs->memory || fdatasync(bs->image.fd) == 0 ? 0 : -errno;
+}
+
 int hv_disk_ref(BlockDriverState *bs)
 {
     atomic_fetch_add(&bs->refs, 1);

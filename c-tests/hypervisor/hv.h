@@ -70,6 +70,7 @@ int hv_disk_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, int 
 int hv_disk_write_zeroes(BlockDriverState *bs, int64_t sector, int nb_sectors);
 int hv_disk_cluster_size(BlockDriverState *bs);
 int hv_disk_activate(BlockDriverState *bs);
+int hv_disk_flush(BlockDriverState *bs);
 int hv_disk_ref(BlockDriverState *bs);
 void hv_disk_unref(BlockDriverState *bs);
 

@@ -23,6 +23,7 @@ static const char help[] =
     "                            than the link needs more, or the migration never ends\n"
     "  -g, --guest-writes MB     the source's guest writes so many MB a second (default 0)\n"
     "  -z, --zero-blocks         send empty chunks as a few bytes\n"
+    "  -a, --accept-tail-garbage drop what a chunk holds past the end of a shorter disk, as sources of 2011 to 9.0 leave it\n"
     "  -s, --shared-base         both sides have the base images: send only what lies on top\n"
     "  -y, --style STYLE         threaded: a thread for the migration (default); stages: one thread for everything\n"
     "  -m, --max-buffers N       chunks of 1 MiB held in memory at most (default: the module's)\n"
@@ -44,6 +45,7 @@ static const struct option long_options[] = {
     { "max-downtime", required_argument, NULL, 't' },
     { "guest-writes", required_argument, NULL, 'g' },
     { "zero-blocks", no_argument, NULL, 'z' },
+    { "accept-tail-garbage", no_argument, NULL, 'a' },
     { "shared-base", no_argument, NULL, 's' },
     { "style", required_argument, NULL, 'y' },
     { "max-buffers", required_argument, NULL, 'm' },
@@ -153,6 +155,7 @@ static int parse_option(int letter, const char *text, HvOptions *o)
     case 't': ret = parse_limit("max-downtime", text, 86400000, 1, &o->max_downtime_ms); break;
     case 'g': ret = parse_rate(text, &o->guest_mb); break;
     case 'z': o->zero_blocks = true; break;
+    case 'a': o->accept_tail_garbage = true; break;
     case 's': o->shared_base = true; break;
     case 'y': ret = parse_style(text, &o->stages); break;
     case 'm': ret = parse_number("max-buffers", text, false, 65536, &number); o->max_buffers = (uint32_t)number; break;
@@ -183,7 +186,7 @@ int hv_parse_options(int argc, char **argv, HvOptions *o)
     int letter;
     *o = (HvOptions){ .max_downtime_ms = 300, .timeout_ms = 30000, .wait_ms = 600000 };
     opterr = 0;
-    while ((letter = getopt_long(argc, argv, ":l:c:d:b:t:g:zsy:m:w:i:rvhV", long_options, NULL)) != -1) {
+    while ((letter = getopt_long(argc, argv, ":l:c:d:b:t:g:zasy:m:w:i:rvhV", long_options, NULL)) != -1) {
         if (letter == 'h' || letter == 'V') {
             fputs(letter == 'h' ? help : "blkmig-hv " HV_VERSION "\n", stdout);
             return 0;

@@ -25,9 +25,8 @@ static void measure(Speed *speed, QEMUFile *f)
 
 static bool can_finish(HvMigration *m, const Speed *speed)
 {
-    double limit = (double)speed->bytes_per_second * (double)hv_max_downtime_ns() / 1e9;
-    uint64_t pending = m->module->pending(hv_section()->opaque);
-    return pending == 0 || (double)pending <= limit;
+    uint64_t limit = (uint64_t)((double)speed->bytes_per_second * (double)hv_max_downtime_ns() / 1e9);
+    return m->module->pending(hv_section()->opaque, limit) <= limit;
 }
 
 static int iterate(HvMigration *m)

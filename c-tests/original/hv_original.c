@@ -27,11 +27,9 @@ static int register_savevm_live(void *dev, const char *idstr, int instance_id, i
     return hv_register_savevm_live(dev, idstr, instance_id, version_id, set_params, save_live, save_state, load, opaque);
 }
 
-static int init(bool threaded, uint32_t max_buffers, bool zero_blocks)
+static int init(const HvOptions *options)
 {
-    (void)max_buffers;
-    (void)zero_blocks;
-    hv_fill_tables(&tables, threaded);
+    hv_fill_tables(&tables, !options->stages);
     tables.system.register_savevm_live = register_savevm_live;
     blk_mig_set_host(&tables.host);
     blk_mig_init();

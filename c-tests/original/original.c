@@ -55,6 +55,13 @@ uint64_t blk_mig_save_pending(void *opaque)
     return 0;
 }
 
+uint64_t blk_mig_save_pending_switchover(void *opaque, uint64_t threshold)
+{
+    (void)opaque;
+    (void)threshold;
+    return 0;
+}
+
 void blk_mig_save_cleanup(void *opaque)
 {
     (void)opaque;

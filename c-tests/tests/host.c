@@ -70,7 +70,9 @@ uint8_t *host_take(BlockDriverState *bs)
 static void iterate(BlkMigDeviceVisitor *it, void *opaque)
 {
     for (BlockDriverState *bs = host.disks; bs; bs = bs->next) {
-        it(opaque, bs);
+        if (!bs->unlisted) {
+            it(opaque, bs);
+        }
     }
 }
 
@@ -78,7 +80,7 @@ static BlockDriverState *find(const char *name)
 {
     BlockDriverState *bs = host.disks;
 
-    while (bs && strcmp(bs->name, name)) {
+    while (bs && (bs->unlisted || strcmp(bs->name, name))) {
         bs = bs->next;
     }
     return bs;
@@ -135,6 +137,17 @@ static int activate(BlockDriverState *bs)
     int ret = host_called(H_ACTIVATE);
 
     bs->activated += ret == 0;
+    return ret;
+}
+
+static int flush(BlockDriverState *bs)
+{
+    int ret = host_called(H_DISK_FLUSH);
+
+    bs->flushes++;
+    if (ret == 0) {
+        bs->unflushed = 0;
+    }
     return ret;
 }
 
@@ -309,6 +322,7 @@ BlkMigHost *host_tables(void)
     bdrv_ops.write_zeroes = host.zeroes ? host_write_zeroes : NULL;
     bdrv_ops.is_zero = host.zeroes ? is_zero : NULL;
     bdrv_ops.cluster_size = host.zeroes ? cluster_size : NULL;
+    bdrv_ops.flush = host.disk_flush ? flush : NULL;
     host_file_ops.put_buffer_nocopy = host.nocopy ? host_put_buffer_nocopy : NULL;
     if (!host.step) {
         host.step = 100 * MS;

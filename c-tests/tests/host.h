@@ -27,7 +27,9 @@ struct BlockDriverState {
     int read_only;
     int cluster;                /* what cluster_size answers */
     int (*is_allocated)(BlockDriverState *bs, int64_t sector, int nb_sectors, int *pnum);   /* NULL: all of it */
-    int refs, tracking, activated;
+    int refs, tracking, activated, flushes;
+    int unlisted;               /* iterate and find pass it over */
+    int64_t unflushed;          /* sectors written by the module since the last flush */
     int64_t writes;             /* sectors written by the module */
     uint8_t *dirty;             /* a byte a chunk */
     uint8_t *reading;           /* reads in flight, a byte a chunk */
@@ -56,7 +58,7 @@ struct Monitor {
 /* The calls that can be counted and made to fail. */
 enum host_call {
     H_TRACK, H_ALLOCATED, H_AIO_READ, H_READ_DONE, H_AIO_WRITE, H_WRITE_DONE, H_WRITE, H_ZEROES, H_ACTIVATE,
-    H_FLUSH, H_WAIT, H_CALLS
+    H_FLUSH, H_WAIT, H_DISK_FLUSH, H_CALLS
 };
 
 enum host_aio {
@@ -73,6 +75,7 @@ struct host {
     int async_writes;           /* before: the disks have aio_write */
     int zeroes;                 /* before: the disks have write_zeroes, is_zero and cluster_size */
     int no_wait;                /* before: there is no aio_wait */
+    int disk_flush;             /* before: the disks have flush */
     int hold;                   /* host_step completes nothing */
     int lifo;                   /* the last request completes first */
     int late_data;              /* a read takes its data when it completes, not when it is submitted */

@@ -71,6 +71,7 @@ static int do_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, in
     }
     if (ret == 0) {
         bs->writes += nb_sectors;
+        bs->unflushed += nb_sectors;
         if (bs->data && buf) {
             memcpy(bs->data + sector * SECTOR, buf, (size_t)nb_sectors * SECTOR);
         } else if (bs->data) {

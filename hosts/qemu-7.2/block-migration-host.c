@@ -15,8 +15,14 @@
 #include "qemu/module.h"
 #include "qemu/units.h"
 #include "io/channel-socket.h"
+#include "migration/misc.h"
 #include "migration/register.h"
+#include "block/blockjob.h"
+#include "qapi/qmp/qdict.h"
+#include "qapi/qmp/qjson.h"
+#include "block/block_int.h"
 #include "sysemu/block-backend.h"
+#include "sysemu/runstate-action.h"
 #include "sysemu/runstate.h"
 #include "migration.h"
 #include "qemu-file.h"
@@ -25,38 +31,70 @@
 #define CHUNK (1 * MiB)
 #define BYTES(sectors) ((int64_t)(sectors) * BDRV_SECTOR_SIZE)
 
+/* How long the end of a migration waits for reads that are in flight. */
+#define FLUSH_WAIT_MS 100
+
 /* What qemu-file.c buffers at most; the install script checks it. */
 #define QEMU_FILE_BUFFER 32768
 
-/* A device of the running migration, on the source. */
+/*
+ * A device of the running migration.  It stands for its node, which is kept so
+ * that nothing else can have its address, and lives until the library and the
+ * last of its requests have done with it.
+ */
 typedef struct BlkMigDevice {
+    BlockDriverState *bs;
+    /* Our own; on the destination the guest's, which stays with it. */
     BlockBackend *blk;
+    unsigned references;
+    char *name;
+    /* On the source alone */
     BdrvDirtyBitmap *dirty_bitmap;
+    /* What is under it, as text: the migration fails if that changes. */
+    GString *tree;
 } BlkMigDevice;
 
 typedef struct BlkMigRequest {
+    BlkMigDevice *dev;
     QEMUIOVector qiov;
     BlkMigCompletion *cb;
     void *opaque;
 } BlkMigRequest;
 
 /*
- * BlockDriverState to BlkMigDevice.  Only the migration thread changes it
- * while that runs, with the iothread lock; so it may read it without.
+ * BlockDriverState to BlkMigDevice.  On the source only the migration thread
+ * changes it while that runs, with the iothread lock; so it may read it
+ * without.  On the destination the devices stay from the first section that
+ * names them to the end of load.
  */
 static GHashTable *devices;
 static Error *blocker;
+
+/* The destination quits: its backends go away, and load must not go on. */
+static bool closing;
+
+/* /blkmig's property of this name. */
+static bool accept_tail_garbage;
 
 /* The requests; accessed with atomic operations. */
 static unsigned in_flight;
 static unsigned completed;
 static Coroutine *waiting_co;
 
+/* Where QEMU ends, load's coroutine must not touch what is torn down. */
+static void stop_if_closing(void)
+{
+    while (closing && qemu_in_coroutine()) {
+        qemu_coroutine_yield();
+    }
+}
+
 /*
  * The library calls from the migration thread without the iothread lock
  * (setup, iterate, pending) and with it (complete), and from the main thread
  * (cleanup, load).  A device may live in an iothread, so that both the
- * iothread lock and its AioContext are needed.
+ * iothread lock and its AioContext are needed.  But load's coroutine yields in
+ * what it calls: with an AioContext that it held, the iothread could not go on.
  */
 typedef struct DeviceLock {
     AioContext *ctx;
@@ -67,10 +105,11 @@ static DeviceLock lock_device(BlockDriverState *bs)
 {
     DeviceLock lock = { .iothread_locked = !qemu_mutex_iothread_locked() };
 
+    stop_if_closing();
     if (lock.iothread_locked) {
         qemu_mutex_lock_iothread();
     }
-    if (bs) {
+    if (bs && !qemu_in_coroutine()) {
         lock.ctx = bdrv_get_aio_context(bs);
         aio_context_acquire(lock.ctx);
     }
@@ -98,17 +137,84 @@ static BlkMigDevice *find_device(BlockDriverState *bs)
     return g_hash_table_lookup(devices, bs);
 }
 
-/* On the destination the guest's own: no other may write. */
+/* The guest's own, or that of a drive without a device. */
+static BlockBackend *guest_backend(BlockDriverState *bs)
+{
+    BlockBackend *blk = NULL;
+
+    while ((blk = blk_all_next(blk))) {
+        if (blk_bs(blk) == bs &&
+            (*blk_name(blk) || blk_get_attached_dev(blk))) {
+            break;
+        }
+    }
+    return blk;
+}
+
+static bool may_write(BlockBackend *blk)
+{
+    uint64_t perm, shared_perm;
+
+    blk_get_perm(blk, &perm, &shared_perm);
+    return perm & BLK_PERM_WRITE;
+}
+
+/*
+ * On the destination the guest may lose its disk at any time, or get another
+ * medium, which must not get what is meant for the first.  An external
+ * snapshot only puts another node on top, and what comes goes there.
+ */
+static bool leads_to(BlockDriverState *top, BlockDriverState *bs)
+{
+    while (top && top != bs) {
+        top = bdrv_filter_or_cow_bs(top);
+    }
+    return top;
+}
+
+/*
+ * Who drains a node runs load's coroutine, and may then take the node away:
+ * what came through the backend meanwhile would be lost on the way.
+ */
+static void wait_while_drained(BlkMigDevice *dev)
+{
+    while (qemu_in_coroutine() && blk_bs(dev->blk) &&
+           qatomic_read(&blk_bs(dev->blk)->quiesce_counter)) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SCALE_MS);
+        stop_if_closing();
+    }
+}
+
+/* Whom to ask; NULL if the guest has not got the device any more. */
 static BlockBackend *find_backend(BlockDriverState *bs)
 {
     BlkMigDevice *dev = find_device(bs);
-    BlockBackend *blk = dev ? dev->blk : blk_all_next(NULL);
+    bool usable;
 
-    while (blk && !dev && (blk_bs(blk) != bs ||
-                           !(*blk_name(blk) || blk_get_attached_dev(blk)))) {
-        blk = blk_all_next(blk);
+    if (dev) {
+        wait_while_drained(dev);
     }
-    return blk;
+    usable = dev && leads_to(blk_bs(dev->blk), bs);
+
+    return usable && (dev->tree || may_write(dev->blk)) ? dev->blk : NULL;
+}
+
+/* The same as a node: on the destination the present one. */
+static BlockDriverState *find_node(BlockDriverState *bs)
+{
+    BlkMigDevice *dev = find_device(bs);
+
+    if (!dev || dev->tree) {
+        return bs;
+    }
+    wait_while_drained(dev);
+    return leads_to(blk_bs(dev->blk), bs) ? blk_bs(dev->blk) : NULL;
+}
+
+/* The guest, or our own backend, has left the node for another one. */
+static bool has_moved(BlkMigDevice *dev, BlockDriverState *bs)
+{
+    return !guest_backend(bs) || blk_bs(dev->blk) != bs;
 }
 
 static void bdrv_ops_iterate(BlkMigDeviceVisitor *it, void *opaque)
@@ -118,36 +224,190 @@ static void bdrv_ops_iterate(BlkMigDeviceVisitor *it, void *opaque)
     BlockDriverState *bs;
 
     for (bs = bdrv_first(&iter); bs; bs = bdrv_next(&iter)) {
-        /* Nodes without a backend are parts of devices, or nobody's. */
-        if (find_backend(bs)) {
+        BlockBackend *blk = guest_backend(bs);
+
+        /*
+         * Nodes without a backend are parts of devices, or nobody's.  What
+         * comes while the migration runs matters if the guest can write to it.
+         */
+        if (blk && (find_device(bs) || !g_hash_table_size(devices) ||
+                    blk_get_attached_dev(blk))) {
             it(opaque, bs);
         }
     }
 }
 
+/* By its drive's name, or by that of a node down to the first that is data. */
+static bool is_named(BlockBackend *blk, const char *name)
+{
+    BlockDriverState *bs = blk_bs(blk);
+
+    if (!bs || guest_backend(bs) != blk) {
+        return false;
+    }
+    if (!strcmp(blk_name(blk), name)) {
+        return true;
+    }
+    while (bs && strcmp(bdrv_get_node_name(bs), name)) {
+        bs = bdrv_filter_bs(bs);
+    }
+    return bs;
+}
+
+static BlkMigDevice *add_device(BlockDriverState *bs, BlockBackend *blk,
+                                const char *name)
+{
+    BlkMigDevice *dev = g_new0(BlkMigDevice, 1);
+
+    dev->bs = bs;
+    dev->blk = blk;
+    dev->references = 1;
+    dev->name = g_strdup(name);
+    bdrv_ref(bs);
+    g_hash_table_insert(devices, bs, dev);
+    return dev;
+}
+
+/* In the main thread, or with the iothread lock in that of the migration. */
+static void free_device(void *opaque)
+{
+    BlkMigDevice *dev = opaque;
+    AioContext *ctx = bdrv_get_aio_context(dev->bs);
+
+    aio_context_acquire(ctx);
+    blk_unref(dev->blk);
+    bdrv_unref(dev->bs);
+    aio_context_release(ctx);
+    if (dev->tree) {
+        g_string_free(dev->tree, true);
+    }
+    g_free(dev->name);
+    g_free(dev);
+}
+
+/* The library has done with it; what is in flight may still need it. */
+static void remove_device(BlkMigDevice *dev)
+{
+    g_hash_table_remove(devices, dev->bs);
+    if (qatomic_fetch_dec(&dev->references) > 1) {
+        return;
+    }
+    if (qemu_in_coroutine()) {
+        /* Closing it, if it comes to that, is no work for a coroutine. */
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), free_device, dev);
+    } else {
+        free_device(dev);
+    }
+}
+
+/*
+ * Who may write to the destination's device: the guest, or for a drive without
+ * a device we.
+ */
+static BlockBackend *open_backend(BlockBackend *blk, Error **errp)
+{
+    BlockDriverState *bs = blk_bs(blk);
+    BlockBackend *own;
+
+    if (blk_get_attached_dev(blk) && !may_write(blk)) {
+        error_setg(errp, "its device does not write to it");
+        return NULL;
+    }
+    if (may_write(blk)) {
+        blk_ref(blk);
+        return blk;
+    }
+    if (bdrv_activate(bs, errp) < 0) {
+        return NULL;
+    }
+    own = blk_new_with_bs(bs, BLK_PERM_WRITE, BLK_PERM_ALL, errp);
+    if (own) {
+        blk_set_allow_aio_context_change(own, true);
+    }
+    return own;
+}
+
+static BlockDriverState *open_device(BlockBackend *blk, const char *name)
+{
+    BlockDriverState *bs = blk_bs(blk);
+    Error *local_err = NULL;
+    BlockBackend *opened;
+
+    /* The library refuses one that is read-only, and says so. */
+    if (bdrv_is_read_only(bs)) {
+        return bs;
+    }
+    opened = open_backend(blk, &local_err);
+    if (!opened) {
+        error_prepend(&local_err, "Device '%s' can't be written to: ", name);
+        error_report_err(local_err);
+        return NULL;
+    }
+    add_device(bs, opened, name);
+    return bs;
+}
+
 static BlockDriverState *bdrv_ops_find(const char *name)
 {
-    BlockBackend *blk = blk_by_name(name);
-    BlockDriverState *bs = blk ? blk_bs(blk) : bdrv_find_node(name);
+    DEVICE_LOCK_GUARD(NULL);
+    BlockBackend *blk = NULL;
+    GHashTableIter iter;
+    gpointer value;
 
-    return bs && find_backend(bs) ? bs : NULL;
+    g_hash_table_iter_init(&iter, devices);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        BlkMigDevice *dev = value;
+
+        if (!strcmp(dev->name, name)) {
+            return dev->bs;
+        }
+    }
+    while ((blk = blk_all_next(blk))) {
+        if (is_named(blk, name)) {
+            return open_device(blk, name);
+        }
+    }
+    return NULL;
 }
 
 static const char *bdrv_ops_get_device_name(BlockDriverState *bs)
 {
-    return bdrv_get_device_or_node_name(bs);
+    const char *name = bdrv_get_device_name(bs);
+
+    if (*name) {
+        return name;
+    }
+    /* QEMU has named it, as the filters of block jobs: the user's is below. */
+    while (*bdrv_get_node_name(bs) == '#' && bdrv_filter_bs(bs)) {
+        bs = bdrv_filter_bs(bs);
+    }
+    return bdrv_get_node_name(bs);
 }
 
 static int64_t bdrv_ops_getlength(BlockDriverState *bs)
 {
     DEVICE_LOCK_GUARD(bs);
+    BlkMigDevice *dev = find_device(bs);
 
-    return bdrv_getlength(bs);
+    if (dev && dev->tree) {
+        /* A filter that its block job has taken away leads to nothing. */
+        return has_moved(dev, bs) ? -ENODEV : bdrv_getlength(bs);
+    }
+    bs = find_node(bs);
+    return bs ? bdrv_getlength(bs) : -ENODEV;
 }
 
+/* A CD-ROM drive has no use for an image that could be written to. */
 static int bdrv_ops_is_read_only(BlockDriverState *bs)
 {
-    return bdrv_is_read_only(bs);
+    BlockBackend *blk = guest_backend(bs);
+
+    /* The destination has looked at it when it found it. */
+    if (find_device(bs)) {
+        return false;
+    }
+    return bdrv_is_read_only(bs) ||
+           (blk && blk_get_attached_dev(blk) && !may_write(blk));
 }
 
 static int bdrv_ops_is_allocated(BlockDriverState *bs, int64_t sector, int nb,
@@ -165,10 +425,15 @@ static int bdrv_ops_is_zero(BlockDriverState *bs, int64_t sector, int nb,
                             int *pnum)
 {
     DEVICE_LOCK_GUARD(bs);
+    BlockDriverState *node = find_node(bs);
     int64_t count = 0;
-    int ret = bdrv_block_status_above(bs, NULL, BYTES(sector), BYTES(nb),
-                                      &count, NULL, NULL);
+    int ret;
 
+    if (!node) {
+        return -ENODEV;
+    }
+    ret = bdrv_block_status_above(node, NULL, BYTES(sector), BYTES(nb), &count,
+                                  NULL, NULL);
     *pnum = count >> BDRV_SECTOR_BITS;
     return ret < 0 ? ret : !!(ret & BDRV_BLOCK_ZERO);
 }
@@ -176,13 +441,26 @@ static int bdrv_ops_is_zero(BlockDriverState *bs, int64_t sector, int nb,
 static int bdrv_ops_cluster_size(BlockDriverState *bs)
 {
     DEVICE_LOCK_GUARD(bs);
+    BlockDriverState *node = find_node(bs);
     BlockDriverInfo bdi;
-    int ret = bdrv_get_info(bs, &bdi);
 
-    return ret < 0 ? 0 : bdi.cluster_size;
+    return node && bdrv_get_info(node, &bdi) >= 0 ? bdi.cluster_size : 0;
 }
 
-/* On the source; the destination's devices belong to the stopped guest. */
+static void describe_tree(BlockDriverState *bs, GString *text)
+{
+    g_autoptr(GString) options = NULL;
+    BdrvChild *child;
+
+    bdrv_refresh_filename(bs);
+    options = qobject_to_json(QOBJECT(bs->full_open_options));
+    g_string_append_printf(text, "%p %s\n", bs, options->str);
+    QLIST_FOREACH(child, &bs->children, next) {
+        describe_tree(child->bs, text);
+    }
+}
+
+/* On the source; the destination's devices are there since they were found. */
 static int bdrv_ops_ref(BlockDriverState *bs)
 {
     DEVICE_LOCK_GUARD(bs);
@@ -201,22 +479,20 @@ static int bdrv_ops_ref(BlockDriverState *bs)
     }
     blk_set_allow_aio_context_change(blk, true);
     bdrv_op_block_all(bs, blocker);
-    dev = g_new0(BlkMigDevice, 1);
-    dev->blk = blk;
-    g_hash_table_insert(devices, bs, dev);
+    dev = add_device(bs, blk, bdrv_ops_get_device_name(bs));
+    dev->tree = g_string_new(NULL);
+    describe_tree(bs, dev->tree);
     return 0;
 }
 
 static void bdrv_ops_unref(BlockDriverState *bs)
 {
-    DEVICE_LOCK_GUARD(bs);
+    DEVICE_LOCK_GUARD(NULL);
     BlkMigDevice *dev = find_device(bs);
 
-    if (dev) {
-        g_hash_table_remove(devices, bs);
+    if (dev && dev->tree) {
         bdrv_op_unblock_all(bs, blocker);
-        blk_unref(dev->blk);
-        g_free(dev);
+        remove_device(dev);
     }
 }
 
@@ -224,6 +500,11 @@ static int bdrv_ops_activate(BlockDriverState *bs)
 {
     Error *local_err = NULL;
 
+    stop_if_closing();
+    bs = find_node(bs);
+    if (!bs) {
+        return -ENODEV;
+    }
     if (bdrv_activate(bs, &local_err) < 0) {
         error_report_err(local_err);
         return -EIO;
@@ -238,6 +519,10 @@ static void request_done(void *opaque, int ret)
     Coroutine *co;
 
     req->cb(req->opaque, MIN(ret, 0));
+    if (qatomic_fetch_dec(&req->dev->references) == 1) {
+        /* The migration has ended without it. */
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), free_device, req->dev);
+    }
 
     qatomic_dec(&in_flight);
     qatomic_inc(&completed);
@@ -271,10 +556,27 @@ static void bdrv_ops_aio_wait(void)
     }
 }
 
+/*
+ * Storage that hangs must not hold up the monitor where a migration ends: the
+ * source waits no longer than its reads should take, and what is in flight
+ * then keeps its device until it completes.  The migration thread has not got
+ * the iothread lock there, and the library gives the main thread some time.
+ */
 static void bdrv_ops_aio_flush(void)
 {
-    while (qatomic_read(&in_flight)) {
-        bdrv_ops_aio_wait();
+    int64_t deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + FLUSH_WAIT_MS;
+
+    if (qemu_in_coroutine()) {
+        while (qatomic_read(&in_flight)) {
+            bdrv_ops_aio_wait();
+        }
+    } else if (qemu_mutex_iothread_locked()) {
+        while (qatomic_read(&in_flight) &&
+               qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
+            if (!aio_poll(qemu_get_aio_context(), false)) {
+                g_usleep(100);
+            }
+        }
     }
 }
 
@@ -283,14 +585,22 @@ static void *submit(typeof(&blk_aio_preadv) fn, BlockDriverState *bs,
                     BlkMigCompletion *cb, void *opaque)
 {
     DEVICE_LOCK_GUARD(bs);
-    BlkMigRequest *req = g_new0(BlkMigRequest, 1);
+    BlockBackend *blk;
+    BlkMigRequest *req;
 
+    stop_if_closing();
+    blk = find_backend(bs);
+    if (!blk) {
+        return NULL;
+    }
+    req = g_new0(BlkMigRequest, 1);
+    req->dev = find_device(bs);
+    qatomic_inc(&req->dev->references);
     qemu_iovec_init_buf(&req->qiov, (void *)buf, BYTES(nb));
     req->cb = cb;
     req->opaque = opaque;
     qatomic_inc(&in_flight);
-    return fn(find_backend(bs), BYTES(sector), &req->qiov, 0, request_done,
-              req);
+    return fn(blk, BYTES(sector), &req->qiov, 0, request_done, req);
 }
 
 static void *bdrv_ops_aio_read(BlockDriverState *bs, int64_t sector,
@@ -315,17 +625,33 @@ static int bdrv_ops_read(BlockDriverState *bs, int64_t sector, uint8_t *buf,
     return blk_pread(find_backend(bs), BYTES(sector), BYTES(nb), buf, 0);
 }
 
-/* The destination's coroutine yields in these two, so it takes no lock. */
 static int bdrv_ops_write(BlockDriverState *bs, int64_t sector,
                           const uint8_t *buf, int nb)
 {
-    return blk_pwrite(find_backend(bs), BYTES(sector), BYTES(nb), buf, 0);
+    BlockBackend *blk;
+
+    stop_if_closing();
+    blk = find_backend(bs);
+    return blk ? blk_pwrite(blk, BYTES(sector), BYTES(nb), buf, 0) : -ENODEV;
 }
 
 static int bdrv_ops_write_zeroes(BlockDriverState *bs, int64_t sector, int nb)
 {
-    return blk_pwrite_zeroes(find_backend(bs), BYTES(sector), BYTES(nb),
-                             BDRV_REQ_MAY_UNMAP);
+    BlockBackend *blk;
+
+    stop_if_closing();
+    blk = find_backend(bs);
+    return blk ? blk_pwrite_zeroes(blk, BYTES(sector), BYTES(nb),
+                                   BDRV_REQ_MAY_UNMAP) : -ENODEV;
+}
+
+static int bdrv_ops_flush(BlockDriverState *bs)
+{
+    BlockBackend *blk;
+
+    stop_if_closing();
+    blk = find_backend(bs);
+    return blk ? blk_flush(blk) : -ENODEV;
 }
 
 static const BlkMigBdrvOps bdrv_ops = {
@@ -348,6 +674,7 @@ static const BlkMigBdrvOps bdrv_ops = {
     .is_zero = bdrv_ops_is_zero,
     .cluster_size = bdrv_ops_cluster_size,
     .activate = bdrv_ops_activate,
+    .flush = bdrv_ops_flush,
 };
 
 /* The bitmaps have a lock of their own. */
@@ -474,10 +801,39 @@ static int report_failure(QEMUFile *f, int ret)
     }
     migrate_set_error(s, err);
     error_free(err);
+    /* With a return path, a destination would wait for the rest for ever. */
+    qemu_file_shutdown(f);
     return ret;
 }
 
+/* As block.c did it: the destination's progress goes to stdout. */
+static void system_ops_log(int level, const char *message)
+{
+    if (level == 2) {
+        warn_report("%s", message);
+    } else if (level == 3) {
+        printf("%s\n", message);
+        fflush(stdout);
+    }
+}
+
+/* The library does not see what has no node at all. */
+static void log_empty_drives(void)
+{
+    BlockBackend *blk = NULL;
+
+    while ((blk = blk_next(blk))) {
+        if (!blk_bs(blk)) {
+            g_autofree char *text = g_strdup_printf(
+                "device %s is not migrated: it is empty", blk_name(blk));
+
+            system_ops_log(3, text);
+        }
+    }
+}
+
 /* The iothread lock keeps what iterate has found until ref has got it. */
+
 static int block_save_setup(QEMUFile *f, void *opaque)
 {
     DEVICE_LOCK_GUARD(NULL);
@@ -487,8 +843,19 @@ static int block_save_setup(QEMUFile *f, void *opaque)
         /* What few reads bring stays in the CPU's cache on its way. */
         .max_reads = 4,
         .zero_blocks = migrate_zero_blocks(),
+        .accept_tail_garbage = accept_tail_garbage,
     };
 
+    if (migrate_use_block() && migrate_background_snapshot()) {
+        /*
+         * The stream has an error already.  One of ours would keep RAM from
+         * being set up, which the snapshot's thread relies on.
+         */
+        return 0;
+    }
+    if (migrate_use_block()) {
+        log_empty_drives();
+    }
     /* With a local socket's default, both sides wake for every 200 KiB. */
     if (qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_FD_PASS)) {
         setsockopt(QIO_CHANNEL_SOCKET(ioc)->fd, SOL_SOCKET, SO_SNDBUF,
@@ -508,8 +875,45 @@ static int block_save_iterate(QEMUFile *f, void *opaque)
     return ret < 0 ? report_failure(f, ret) : 1;
 }
 
+/*
+ * A disk under which something else was put, or that the guest has left for
+ * another node, has data that nobody tracked.
+ */
+static BlkMigDevice *find_changed(void)
+{
+    GHashTableIter iter;
+    gpointer bs, value;
+
+    g_hash_table_iter_init(&iter, devices);
+    while (g_hash_table_iter_next(&iter, &bs, &value)) {
+        g_autoptr(GString) tree = g_string_new(NULL);
+        BlkMigDevice *dev = value;
+
+        if (has_moved(dev, bs)) {
+            return dev;
+        }
+        describe_tree(bs, tree);
+        if (!g_string_equal(tree, dev->tree)) {
+            return dev;
+        }
+    }
+    return NULL;
+}
+
 static int block_save_complete(QEMUFile *f, void *opaque)
 {
+    BlkMigDevice *changed = find_changed();
+    Error *err = NULL;
+
+    if (changed) {
+        error_setg(&err, "Block migration: what is under device '%s' was "
+                   "changed meanwhile", changed->name);
+        migrate_set_error(migrate_get_current(), err);
+        error_free(err);
+        qemu_file_set_error(f, -EINVAL);
+        qemu_file_shutdown(f);
+        return -EINVAL;
+    }
     return report_failure(f, blk_mig_save_complete(f, opaque));
 }
 
@@ -518,7 +922,35 @@ static void block_save_pending(QEMUFile *f, void *opaque, uint64_t max_size,
                                uint64_t *res_compatible,
                                uint64_t *res_postcopy_only)
 {
-    *res_precopy_only += blk_mig_save_pending(opaque);
+    /* savevm goes on while the sum of all is not below max_size. */
+    *res_precopy_only += blk_mig_save_pending_switchover(opaque, max_size);
+}
+
+static void remove_all_devices(void)
+{
+    g_autoptr(GList) all = g_hash_table_get_values(devices);
+
+    for (GList *item = all; item; item = item->next) {
+        remove_device(item->data);
+    }
+}
+
+/* In the main thread, when the guest has arrived. */
+static int block_load_cleanup(void *opaque)
+{
+    remove_all_devices();
+    return 0;
+}
+
+static int block_load(QEMUFile *f, void *opaque, int version_id)
+{
+    BlkMigOptions options = {
+        .struct_size = sizeof(options),
+        .accept_tail_garbage = accept_tail_garbage,
+    };
+
+    blk_mig_set_options(&options);
+    return blk_mig_load(f, opaque, version_id);
 }
 
 static bool block_is_active(void *opaque)
@@ -531,7 +963,8 @@ static const SaveVMHandlers savevm_block_handlers = {
     .save_live_iterate = block_save_iterate,
     .save_live_complete_precopy = block_save_complete,
     .save_live_pending = block_save_pending,
-    .load_state = blk_mig_load,
+    .load_state = block_load,
+    .load_cleanup = block_load_cleanup,
     .save_cleanup = blk_mig_save_cleanup,
     .is_active = block_is_active,
 };
@@ -556,17 +989,6 @@ static uint64_t system_ops_max_downtime_ns(void)
     return migrate_get_current()->parameters.downtime_limit * SCALE_MS;
 }
 
-/* As block.c did it: the destination's progress goes to stdout. */
-static void system_ops_log(int level, const char *message)
-{
-    if (level == 2) {
-        warn_report("%s", message);
-    } else if (level == 3) {
-        printf("%s\n", message);
-        fflush(stdout);
-    }
-}
-
 static const BlkMigSystemOps system_ops = {
     .struct_size = sizeof(system_ops),
     .register_savevm_live = system_ops_register,
@@ -586,6 +1008,98 @@ static const BlkMigHost host = {
     .system = &system_ops,
 };
 
+static bool block_jobs_run(void)
+{
+    JOB_LOCK_GUARD();
+
+    return block_job_next_locked(NULL);
+}
+
+/* Before the migration's thread starts, and after it has ended. */
+static void migration_changed(Notifier *notifier, void *data)
+{
+    MigrationState *s = data;
+    Error *err = NULL;
+
+    if (!migrate_use_block()) {
+        return;
+    }
+    if (migration_in_setup(s) && migrate_background_snapshot()) {
+        /* RAM as it is now and disks as they are later make no guest. */
+        error_setg(&err, "Block migration and background-snapshot are "
+                   "incompatible");
+        qemu_file_set_error(s->to_dst_file, -EINVAL);
+        if (s->must_remove_block_options) {
+            /*
+             * The switch of this one migration.  QEMU would take it back when
+             * all is over, but not expect that capabilities that the snapshot
+             * needs can't be checked then, and abort.
+             */
+            s->enabled_capabilities[MIGRATION_CAPABILITY_BLOCK] = false;
+            s->parameters.block_incremental = false;
+            s->must_remove_block_options = false;
+        }
+    } else if (migration_has_failed(s) && !s->error) {
+        error_setg(&err, "The migration failed after the disks were sent%s",
+                   block_jobs_run() ? ", while a block job was running"
+                                        : "");
+    }
+    if (err) {
+        migrate_set_error(s, err);
+        error_free(err);
+    }
+}
+
+/* The devices must be given back before QEMU takes its block layer down. */
+static void shutting_down(Notifier *notifier, void *data)
+{
+    int64_t deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + 5000;
+
+    if (shutdown_action == SHUTDOWN_ACTION_PAUSE) {
+        return;
+    }
+    closing = runstate_check(RUN_STATE_INMIGRATE);
+    if (closing) {
+        /* Load's coroutine will not come back to do it. */
+        remove_all_devices();
+    }
+    if (g_hash_table_size(devices)) {
+        migration_cancel(NULL);
+    }
+    while (g_hash_table_size(devices) &&
+           qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
+        qemu_mutex_unlock_iothread();
+        g_usleep(1000);
+        qemu_mutex_lock_iothread();
+        aio_poll(qemu_get_aio_context(), false);
+    }
+}
+
+static Notifier migration_notifier = { .notify = migration_changed };
+static Notifier shutdown_notifier = { .notify = shutting_down };
+
+static bool get_accept_tail_garbage(Object *obj, Error **errp)
+{
+    return accept_tail_garbage;
+}
+
+static void set_accept_tail_garbage(Object *obj, bool value, Error **errp)
+{
+    accept_tail_garbage = value;
+}
+
+/* What the user can set: qom-set path=/blkmig property=... value=... */
+static void add_settings(void)
+{
+    Object *settings = object_new("container");
+
+    object_property_add_bool(settings, "accept-tail-garbage",
+                             get_accept_tail_garbage,
+                             set_accept_tail_garbage);
+    object_property_add_child(object_get_root(), "blkmig", settings);
+    object_unref(settings);
+}
+
 /* Before blk_mig_init(), which migration_object_init() calls. */
 static void block_migration_host_init(void)
 {
@@ -594,6 +1108,9 @@ static void block_migration_host_init(void)
     assert(ret == 0);
     devices = g_hash_table_new(NULL, NULL);
     error_setg(&blocker, "block device is in use by migration");
+    add_migration_state_change_notifier(&migration_notifier);
+    qemu_register_shutdown_notifier(&shutdown_notifier);
+    add_settings();
 }
 
 migration_init(block_migration_host_init)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Block migration by blkmig: what QEMU 0.13 to 0.15 puts in place of
+ * Block migration by blkmig: what QEMU 0.14 and 0.15 put in place of
  * block-migration.c
  *
  * This file hands QEMU's own functions to the library, which exports
@@ -16,14 +16,6 @@
 #include "migration.h"
 #include "blockdev.h"
 #include "blkmig.h"
-
-/*
- * 0.14 brought drive references and bdrv_set_in_use(), and, for another reason,
- * this macro.
- */
-#ifdef GCC_FMT_ATTR
-#define HAVE_DRIVE_REFERENCES
-#endif
 
 /*
  * Requests. QEMU wants an I/O vector that lives as long as the request does.
@@ -105,28 +97,89 @@ static void host_aio_wait(void)
 /*
  * Devices
  */
-#ifdef HAVE_DRIVE_REFERENCES
+/*
+ * A device that is migrated. bdrv_set_in_use() keeps drive_del and block_resize
+ * away, but neither eject nor change: a locked medium does, unless they are
+ * forced. A snapshot moves the guest to another file; its name tells.
+ */
+typedef struct Held {
+    BlockDriverState *bs;
+    DriveInfo *dinfo;
+    int was_locked;
+    BlockDriver *drv;
+    char filename[sizeof(((BlockDriverState *)0)->filename)];
+    struct Held *next;
+} Held;
+
+static Held *all_held;
+
 static int host_ref(BlockDriverState *bs)
 {
     DriveInfo *dinfo = drive_get_by_blockdev(bs);
+    Held *held;
 
     if (!dinfo) {
         return -ENODEV;
     }
+    if (bdrv_in_use(bs)) {
+        return -EBUSY;
+    }
+    held = calloc(1, sizeof(*held));
+    if (!held) {
+        return -ENOMEM;
+    }
+    held->bs = bs;
+    held->dinfo = dinfo;
+    held->was_locked = bdrv_is_locked(bs);
+    held->drv = bs->drv;
+    memcpy(held->filename, bs->filename, sizeof(held->filename));
+    held->next = all_held;
+    all_held = held;
+
     drive_get_ref(dinfo);
     bdrv_set_in_use(bs, 1);
+    bdrv_set_locked(bs, 1);
     return 0;
 }
 
 static void host_unref(BlockDriverState *bs)
 {
-    bdrv_set_in_use(bs, 0);
-    drive_put_ref(drive_get_by_blockdev(bs));
-}
-#endif
+    Held **link = &all_held, *held;
 
+    while ((*link)->bs != bs) {
+        link = &(*link)->next;
+    }
+    held = *link;
+    *link = held->next;
+    bdrv_set_locked(bs, held->was_locked);
+    bdrv_set_in_use(bs, 0);
+    drive_put_ref(held->dinfo);
+    free(held);
+}
+
+/* The device's length, or an error once something else is behind it. */
+static int64_t host_getlength(BlockDriverState *bs)
+{
+    const Held *held = all_held;
+
+    while (held && held->bs != bs) {
+        held = held->next;
+    }
+    if (held && (held->drv != bs->drv || strcmp(held->filename, bs->filename))) {
+        return -ENOMEDIUM;
+    }
+    return bdrv_getlength(bs);
+}
+
+/*
+ * A write sets the dirty bit when it ends, but only if there was a bitmap when
+ * it began. So none may be in flight when the bitmap is made.
+ */
 static int host_set_tracking(BlockDriverState *bs, int enable)
 {
+    if (enable) {
+        qemu_aio_flush();
+    }
     bdrv_set_dirty_tracking(bs, enable);
     return 0;
 }
@@ -136,19 +189,18 @@ static const BlkMigBdrvOps bdrv_ops = {
     .iterate = bdrv_iterate,
     .find = bdrv_find,
     .get_device_name = bdrv_get_device_name,
-    .getlength = bdrv_getlength,
+    .getlength = host_getlength,
     .is_read_only = bdrv_is_read_only,
     .is_allocated = bdrv_is_allocated,
     .read = bdrv_read,
     .write = bdrv_write,
     .aio_read = host_aio_read,
     .aio_flush = qemu_aio_flush,
-#ifdef HAVE_DRIVE_REFERENCES
     .ref = host_ref,
     .unref = host_unref,
-#endif
     .aio_write = host_aio_write,
     .aio_wait = host_aio_wait,
+    .flush = bdrv_flush,
 };
 
 static const BlkMigDirtyOps dirty_ops = {
@@ -190,6 +242,41 @@ static const BlkMigFileOps file_ops = {
 /*
  * The rest of QEMU
  */
+static BlkMigSaveLive *module_save_live;
+static QEMUFile *stream;        /* of the last stage 1 */
+
+/*
+ * QEMU goes on with stage 2 for ever when a migration's stream has an error,
+ * unless it says that it is done: the last stage then finds the error, the guest
+ * runs on, and the migration has failed. The module is asked no more by then, so
+ * that it does not tell the same each time.
+ *
+ * A savevm takes a migration that runs over, with no disks in it. That must not
+ * pass for a migration that has none.
+ */
+static int host_save_live(Monitor *mon, QEMUFile *f, int stage, void *opaque)
+{
+    int ret;
+
+    if (stage == 1) {
+        stream = f;
+    }
+    if (stage > 1 && f != stream && !qemu_file_has_error(f)) {
+        error_report("block migration: another migration or a savevm came in "
+                     "between");
+        qemu_file_set_error(f);
+        return stage == 2;
+    }
+    if (stage > 1 && qemu_file_has_error(f)) {
+        if (f == stream) {
+            module_save_live(mon, f, -1, opaque);
+        }
+        return stage == 2;
+    }
+    ret = module_save_live(mon, f, stage, opaque);
+    return ret || (stage == 2 && qemu_file_has_error(f));
+}
+
 static int host_register_savevm_live(void *dev, const char *idstr,
                                      int instance_id, int version_id,
                                      BlkMigSetParams *set_params,
@@ -197,8 +284,9 @@ static int host_register_savevm_live(void *dev, const char *idstr,
                                      void *save_state, BlkMigLoad *load,
                                      void *opaque)
 {
+    module_save_live = save_live;
     return register_savevm_live(dev, idstr, instance_id, version_id,
-                                set_params, save_live, NULL, load, opaque);
+                                set_params, host_save_live, NULL, load, opaque);
 }
 
 static int64_t host_clock_ns(void)

@@ -10,16 +10,19 @@ mod target;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::buffers::{Buffer, NoBuffer, Pool, is_zero};
+use crate::buffers::{Buffer, NoBuffer, Pool};
 use crate::error::{Errno, Error};
 use crate::geometry::{SECTOR_LEN, Sector, Sectors};
 use crate::host::{Device, Host, Stream};
-use crate::request::{Completions, WriteRequest};
+use crate::request::{Completions, MAX_RESERVED, WriteRequest};
 use crate::source::{Settings, label};
 use crate::status::Status;
 use crate::wire::{HEADER_BYTES, Header};
 
 use target::Target;
+
+/// The most lines about its progress that one stream can bring into the log; an honest one needs a hundred.
+const MAX_PROGRESS_LINES: u32 = 256;
 
 /// Sectors that are made zero with one call at most: 1 GiB, far from the end of a C int.
 const MAX_ZERO_RUN: u32 = 1 << 21;
@@ -29,16 +32,49 @@ const MAX_ZERO_RUN: u32 = 1 << 21;
 pub struct Incoming {
     /// The buffers, so that a section need not fault in memory anew.
     pool: Option<Pool>,
-    /// The last progress record. One that is lower starts another migration.
-    progress: Option<u8>,
+    /// The stream that the last section came from.
+    stream: Option<usize>,
+    progress: Progress,
+    /// The devices that were written to and not flushed since.
+    written: Vec<Vec<u8>>,
+}
+
+/// What the progress records have said, for the log.
+#[derive(Default)]
+struct Progress {
+    /// The last one. One that is lower starts another migration.
+    last: Option<u8>,
+    lines: u32,
+}
+
+impl Progress {
+    fn log(&mut self, percent: u8) {
+        let last = self.last.replace(percent);
+        if last.is_none_or(|last| percent < last) {
+            self.line(format_args!("Receiving block device images"));
+        }
+        // The end of the bulk phase and that of the migration both say 100.
+        if last != Some(percent) {
+            self.line(format_args!("Completed {percent} %"));
+        }
+    }
+
+    /// The peer decides how many records there are, but not how long the log gets.
+    fn line(&mut self, text: std::fmt::Arguments) {
+        if self.lines < MAX_PROGRESS_LINES {
+            self.lines += 1;
+            log::info!("{text}");
+        }
+    }
 }
 
 impl Incoming {
-    /// Reads one section and writes what it holds. All writes are done when this returns.
+    /// Reads one section and writes what it holds. All writes are done when this returns, and after a section that says
+    /// 100 %, as the last one does, all that was written is on stable storage.
     ///
     /// # Errors
-    /// If the section breaks the format, names what is not there, ends too soon, or if a write fails. Of the record that is
-    /// wrong, nothing has been written.
+    /// If the section breaks the format, names what is not there, ends too soon, or if a write or a flush fails. Of the record
+    /// that is wrong, nothing has been written.
     pub fn load<H: Host>(
         &mut self,
         host: &H,
@@ -46,10 +82,21 @@ impl Incoming {
         status: &Arc<Status>,
         stream: &mut dyn Stream,
     ) -> Result<(), Error> {
+        let identity = stream.identity();
+        if self.stream.replace(identity) != Some(identity) {
+            self.forget();
+        }
         let bytes = settings.geometry.chunk_bytes();
         let kept = self.pool.take().filter(|pool| pool.limit() == settings.max_buffers as usize);
         let pool = kept.unwrap_or_else(|| Pool::new(settings.max_buffers, bytes, Arc::clone(status)));
-        let completions = Completions::new(Arc::clone(status));
+        if host.ran_short() {
+            return Err(Error::RanShort);
+        }
+        let no_memory = |_| Error::NoMemory("the requests".to_owned());
+        let most = settings.max_writes.min(MAX_RESERVED) as usize;
+        let completions = Completions::new(most, Arc::clone(status)).map_err(no_memory)?;
+        let mut in_flight = Vec::new();
+        in_flight.try_reserve_exact(most).map_err(no_memory)?;
         let mut section = Section {
             host,
             settings,
@@ -58,20 +105,29 @@ impl Incoming {
             completions,
             targets: Vec::new(),
             current: 0,
-            in_flight: Vec::new(),
+            in_flight,
             zeroes: None,
         };
         let read = section.read_records(&mut self.progress);
         // Even after an error nothing may be left in flight, and the first error is the one to report.
-        let written = section.finish(read.is_ok());
-        let result = read.and(written);
+        let finished = section.finish(read.is_ok());
+        let result = read.and_then(|percent| finished.map(|()| percent)).and_then(|percent| {
+            section.note_written(&mut self.written);
+            if percent == Some(100) { section.flush(&mut self.written) } else { Ok(()) }
+        });
         drop(section);
         if result.is_err() {
-            self.progress = None;
-        } else if self.progress != Some(100) {
+            self.stream = None;
+        } else if self.progress.last != Some(100) {
             self.pool = Some(pool);
         }
         result
+    }
+
+    /// Another migration begins.
+    fn forget(&mut self) {
+        self.progress = Progress::default();
+        self.written.clear();
     }
 }
 
@@ -104,7 +160,9 @@ struct Section<'a, H: Host> {
 }
 
 impl<H: Host> Section<'_, H> {
-    fn read_records(&mut self, progress: &mut Option<u8>) -> Result<(), Error> {
+    /// Returns the percentage that the section's last progress record says, if it has one.
+    fn read_records(&mut self, progress: &mut Progress) -> Result<Option<u8>, Error> {
+        let mut last = None;
         loop {
             let mut header = [0; HEADER_BYTES];
             self.get(&mut header, "a record's header")?;
@@ -115,18 +173,32 @@ impl<H: Host> Section<'_, H> {
                     self.write_zeroes(place)?;
                 }
                 Header::Progress(percent) => {
-                    let last = progress.replace(percent);
-                    if last.is_none_or(|last| percent < last) {
-                        log::info!("Receiving block device images");
-                    }
-                    // The end of the bulk phase and that of the migration both say 100.
-                    if last != Some(percent) {
-                        log::info!("Completed {percent} %");
-                    }
+                    last = Some(percent);
+                    progress.log(percent);
                 }
-                Header::End => return Ok(()),
+                Header::End => return Ok(last),
             }
         }
+    }
+
+    /// Adds the devices that this section has written to.
+    fn note_written(&self, names: &mut Vec<Vec<u8>>) {
+        for target in self.targets.iter().filter(|target| target.written) {
+            if !names.contains(&target.name) {
+                names.push(target.name.clone());
+            }
+        }
+    }
+
+    /// Brings what was written to these devices to stable storage, and forgets them.
+    fn flush(&mut self, names: &mut Vec<Vec<u8>>) -> Result<(), Error> {
+        for name in names.drain(..) {
+            match self.targets.iter().find(|target| target.name == name) {
+                Some(target) => target.flush()?,
+                None => Target::flush_again(self.host, &name)?,
+            }
+        }
+        Ok(())
     }
 
     /// Fills `into`, or fails: a cut stream must not pass for data.
@@ -177,19 +249,13 @@ impl<H: Host> Section<'_, H> {
         let mut buffer = self.take_buffer()?;
         self.get(&mut buffer, "a chunk's data")?;
         let bytes = place.sectors.bytes();
-        let target = &self.targets[place.target];
-        if !is_zero(&buffer[bytes..]) {
-            // Sources of 2011 leave what was in their memory there, so this alone is no reason to fail.
-            log::warn!(
-                "the chunk at sector {} goes {} bytes past the end of device {}; they are dropped",
-                sector.0,
-                buffer.len() - bytes,
-                label(&target.name)
-            );
-        }
-        let runs = target.runs(&buffer[..bytes]);
+        let target = &mut self.targets[place.target];
+        target.check_tail(sector, &buffer[bytes..], self.settings.accept_tail_garbage)?;
         let buffer = Arc::new(buffer);
-        for (zero, range) in runs {
+        let mut done = 0;
+        while done < bytes {
+            let (zero, range) = self.targets[place.target].next_run(&buffer[..bytes], done);
+            done = range.end;
             let place = Place { target: place.target, sectors: part(place.sectors, &range) };
             if zero && !sole {
                 self.write_zeroes(place)?;
@@ -218,7 +284,8 @@ impl<H: Host> Section<'_, H> {
         while self.in_flight.len() >= self.settings.max_writes as usize {
             self.wait_for_one()?;
         }
-        let target = &self.targets[place.target];
+        let target = &mut self.targets[place.target];
+        target.written = true;
         let start = place.sectors.start;
         let failed = |errno| target.write_failed(start.0, errno);
         if !target.device.has_write_async() {
@@ -247,10 +314,11 @@ impl<H: Host> Section<'_, H> {
     fn flush_zeroes(&mut self) -> Result<(), Error> {
         let Some(run) = self.zeroes.take() else { return Ok(()) };
         self.order(run)?;
-        let target = &self.targets[run.target];
+        let target = &mut self.targets[run.target];
         if target.is_known_zero(run.sectors) {
             return Ok(());
         }
+        target.written = true;
         match target.device.write_zeroes(run.sectors) {
             Some(Err(errno)) if errno != Errno::NOT_SUPPORTED => Err(target.write_failed(run.sectors.start.0, errno)),
             Some(Ok(())) => Ok(()),

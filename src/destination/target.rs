@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use crate::buffers::is_zero;
 use crate::error::{Errno, Error};
-use crate::geometry::{Geometry, SECTOR_BYTES, SECTOR_LEN, Sectors};
-use crate::host::{Device, Extent, Held, Host};
+use crate::geometry::{Geometry, SECTOR_BYTES, SECTOR_LEN, Sector, Sectors};
+use crate::host::{Device, Held, Host, known_zeroes};
 use crate::source::label;
 
 pub(super) struct Target<D: Device> {
@@ -17,14 +17,17 @@ pub(super) struct Target<D: Device> {
     pub(super) total: u64,
     /// Bytes of the units in which zeroes are looked for; `None` where looking is no use.
     zero_unit: Option<usize>,
+    /// Whether the section has written to it.
+    pub(super) written: bool,
+    /// Whether the user was told of data past its end.
+    warned: bool,
 }
 
 impl<D: Device> Target<D> {
     /// Finds a device and makes it ready for writes.
     pub(super) fn open<H: Host<Device = D>>(host: &H, name: &[u8], geometry: Geometry) -> Result<Target<D>, Error> {
         let failed = |why, errno| Error::Device { device: label(name), why, errno };
-        let device = host.find(name).ok_or_else(|| Error::UnknownDevice(label(name)))?;
-        let device = Held::new(device).map_err(|errno| failed("take a reference to", errno))?;
+        let device = find(host, name, Error::UnknownDevice)?;
         if device.is_read_only() {
             return Err(Error::ReadOnly(label(name)));
         }
@@ -39,34 +42,75 @@ impl<D: Device> Target<D> {
         device.activate().map_err(|errno| failed("activate", errno))?;
         let zero_unit = device.has_write_zeroes().then(|| zero_unit(device.cluster_bytes(), geometry));
         let total = length.unsigned_abs() / SECTOR_BYTES;
-        Ok(Target { name: name.to_vec(), device, total, zero_unit })
+        Ok(Target { name: name.to_vec(), device, total, zero_unit, written: false, warned: false })
     }
 
-    /// Cuts data that goes to the device into runs, as bytes of it: `true` for zeroes that need not be written as data.
-    pub(super) fn runs(&self, data: &[u8]) -> Vec<(bool, Range<usize>)> {
-        let Some(unit) = self.zero_unit else {
-            return vec![(false, 0..data.len())];
-        };
-        let mut runs: Vec<(bool, Range<usize>)> = Vec::new();
-        for (index, cluster) in data.chunks(unit).enumerate() {
-            let zero = is_zero(cluster);
-            let start = index * unit;
-            match runs.last_mut() {
-                Some((kind, run)) if *kind == zero => run.end = start + cluster.len(),
-                _ => runs.push((zero, start..start + cluster.len())),
-            }
+    /// Brings what was written to stable storage.
+    pub(super) fn flush(&self) -> Result<(), Error> {
+        flush(&*self.device, &self.name)
+    }
+
+    /// The same for a device that another section has written to.
+    pub(super) fn flush_again<H: Host<Device = D>>(host: &H, name: &[u8]) -> Result<(), Error> {
+        flush(&*find(host, name, Error::WentAway)?, name)
+    }
+
+    /// What a chunk holds past the end of the device, as padding: zeroes, or the source's device is longer, and its data
+    /// would be lost. But sources from 2011 to QEMU 9.0 leave there what was in their memory.
+    pub(super) fn check_tail(&mut self, sector: Sector, padding: &[u8], accept: bool) -> Result<(), Error> {
+        if is_zero(padding) {
+            return Ok(());
         }
-        runs
+        if !accept {
+            let used = padding.iter().rposition(|&byte| byte != 0).map_or(0, |last| last / SECTOR_LEN + 1);
+            let length = self.total * SECTOR_BYTES;
+            return Err(Error::TooShort {
+                device: label(&self.name),
+                length,
+                source_length: length + (used * SECTOR_LEN) as u64,
+            });
+        }
+        if !std::mem::replace(&mut self.warned, true) {
+            log::warn!(
+                "the chunk at sector {} goes past the end of device {}; {} bytes are dropped",
+                sector.0,
+                label(&self.name),
+                padding.len()
+            );
+        }
+        Ok(())
+    }
+
+    /// The run of data that begins at byte `from` of what goes to the device: whether it is zeroes that need not be written as
+    /// data, and where it ends.
+    pub(super) fn next_run(&self, data: &[u8], from: usize) -> (bool, Range<usize>) {
+        let Some(unit) = self.zero_unit else {
+            return (false, from..data.len());
+        };
+        let mut clusters = data[from..].chunks(unit).map(|cluster| (is_zero(cluster), cluster.len()));
+        let (zero, length) = clusters.next().unwrap_or_default();
+        let more: usize = clusters.take_while(|(other, _)| *other == zero).map(|(_, length)| length).sum();
+        (zero, from..from + length + more)
     }
 
     /// Whether the device knows to be zero in this range already.
     pub(super) fn is_known_zero(&self, range: Sectors) -> bool {
-        matches!(self.device.known_zero(range), Some(Extent { is: true, sectors }) if sectors >= i64::from(range.count))
+        known_zeroes(&*self.device, range.start, range.end(), |at| range.end().0 - at).is_some()
     }
 
     pub(super) fn write_failed(&self, start: u64, errno: Errno) -> Error {
         Error::Write { device: label(&self.name), sector: start, errno }
     }
+}
+
+fn find<H: Host>(host: &H, name: &[u8], missing: impl FnOnce(String) -> Error) -> Result<Held<H::Device>, Error> {
+    let device = host.find(name).ok_or_else(|| missing(label(name)))?;
+    let failed = |errno| Error::Device { device: label(name), why: "take a reference to", errno };
+    Held::new(device).map_err(failed)
+}
+
+fn flush(device: &impl Device, name: &[u8]) -> Result<(), Error> {
+    device.flush().map_err(|errno| Error::Device { device: label(name), why: "flush", errno })
 }
 
 /// A cluster, if it is made of sectors and a chunk is made of it; else a chunk.

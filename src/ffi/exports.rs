@@ -200,7 +200,8 @@ pub extern "C" fn blk_mig_bytes_total() -> u64 {
 /// Says whether the next migration includes disks (`blk_enable`: 0 or 1), and whether the destination has their backing files
 /// already (`shared_base`: 0 or 1; 1 includes disks). Takes effect at the next setup. `opaque` is not used.
 ///
-/// Until it is called for the first time, `save_live` migrates no disks, as the original, while `save_setup` does.
+/// Until it is called for the first time, `save_live` migrates no disks, as the original, while `save_setup` does. A migration
+/// that has failed stays failed, whatever is set, until cleanup or another setup.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_set_params(blk_enable: c_int, shared_base: c_int, opaque: *mut c_void) {
     let _ = opaque;
@@ -211,10 +212,14 @@ pub extern "C" fn blk_mig_set_params(blk_enable: c_int, shared_base: c_int, opaq
 ///
 /// `stage` 1 sets up, 2 sends what the rate limit allows and is repeated until it returns 1, 3 sends all the rest with the
 /// guest stopped and ends the migration; below 0 cancels, also when nothing runs. `mon` may be NULL. `opaque` is not used.
+/// Stage 1 first cleans up what an earlier migration has left, since hosts of the original's time refuse a second one
+/// themselves, and not all of them cancel one whose stream has broken.
 ///
-/// Returns 1 if the stage is done: in stage 2, if the rest can be sent within the host's downtime limit; in every stage, if
-/// no disks are migrated. Else 0, also after an error, which is the stream's then (`set_error)`: hosts of the original's time
-/// would take any other value for success. -EINVAL if `f` is NULL or there is no host.
+/// Returns 1 if the stage is done. In stage 2 that means: the rest can be sent within the host's downtime limit, and it takes
+/// no more than about 10 ms or does not shrink any more. If no disks are migrated, each of the stages 1 to 3 writes an empty
+/// section and returns 1. Else 0, also after an error, which is the stream's then (`set_error`): hosts of that time would take
+/// any other value for success. An unknown stage, and 2 or 3 without 1 before, is such an error, -EINVAL. Only if `f` is NULL or
+/// there is no host, and so no stream that could take the error, it returns -EINVAL.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_live(mon: *mut Monitor, f: *mut QEMUFile, stage: c_int, opaque: *mut c_void) -> c_int {
     let _ = opaque;
@@ -230,11 +235,12 @@ pub extern "C" fn blk_mig_save_live(mon: *mut Monitor, f: *mut QEMUFile, stage: 
     })
 }
 
-/// Reads one section and writes what it holds to the devices; all writes are done when it returns. `opaque` is not used.
+/// Reads one section and writes what it holds to the devices; all writes are done when it returns, and flushed if the section
+/// says 100 %, as the last one does. `opaque` is not used.
 ///
-/// Returns 0, or -errno: -EINVAL for what breaks the format or names an unknown device or a sector past its end, -EIO or the
-/// stream's own error if it ends too soon, -EROFS for a read-only device, or what the block layer says. Of the record that is
-/// wrong nothing has been written.
+/// Returns 0, or -errno: -EINVAL for what breaks the format, names an unknown device or a sector past its end, or holds data
+/// past the end of a device (see `accept_tail_garbage`), -EIO or the stream's own error if it ends too soon, -EROFS for a
+/// read-only device, or what the block layer says. Of the record that is wrong nothing has been written.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_load(f: *mut QEMUFile, opaque: *mut c_void, version_id: c_int) -> c_int {
     let _ = opaque;
@@ -268,7 +274,8 @@ pub extern "C" fn blk_mig_save_iterate(f: *mut QEMUFile, opaque: *mut c_void) ->
 /// The last stage, with the guest stopped: sends all that the destination still lacks, whatever the rate limit, and the last
 /// section's end. The migration is over afterwards and all is given back to the host. `opaque` is not used.
 ///
-/// Returns 0 or -errno as `blk_mig_save_iterate`; -EBUSY if the guest still writes.
+/// Returns 0, and only if the destination lacks nothing, or -errno as `blk_mig_save_iterate`; -EBUSY if the guest still writes;
+/// -EINVAL on another stream than that of setup, and then the migration goes on.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_complete(f: *mut QEMUFile, opaque: *mut c_void) -> c_int {
     let _ = opaque;
@@ -276,15 +283,30 @@ pub extern "C" fn blk_mig_save_complete(f: *mut QEMUFile, opaque: *mut c_void) -
 }
 
 /// Returns every byte that the destination still lacks: not read yet, in flight, waiting to be sent, or dirty. 0 when no
-/// migration runs. Called by the migration's thread; asks the host's dirty tracking. `opaque` is not used.
+/// migration runs; all bytes of the devices when it is called from within another call. Called by the migration's thread; asks
+/// the host's dirty tracking. `opaque` is not used.
+///
+/// A host that stops the guest as soon as this fits its downtime limit stops it for what could still be sent while it runs:
+/// see `blk_mig_save_pending_switchover`.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_pending(opaque: *mut c_void) -> u64 {
     let _ = opaque;
     boundary(0, || MODULE.pending())
 }
 
-/// Ends whatever runs: waits for what is in flight (`aio_flush`), then gives everything back to the host. From any state, also
-/// after a failed setup; twice is harmless. `opaque` is not used.
+/// The same for a host that stops the guest as soon as the pending bytes are no more than a `threshold` of its own, the bytes
+/// that fit its downtime limit. Returns more than `threshold` (which must be below `UINT64_MAX`) as long as the guest should run
+/// on: during the bulk phase, and after it until what is left takes no more than about 10 ms or does not shrink any more. Then
+/// it returns what `blk_mig_save_pending` does, so that the limit is still the host's to keep. 0 when no migration runs.
+/// `opaque` is not used. Since 1.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn blk_mig_save_pending_switchover(opaque: *mut c_void, threshold: u64) -> u64 {
+    let _ = opaque;
+    boundary(0, || MODULE.pending_switchover(threshold))
+}
+
+/// Ends whatever runs: waits for what is in flight (`aio_flush`, which may return early here), then gives everything back to
+/// the host. From any state, also after a failed setup; twice is harmless. `opaque` is not used.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_cleanup(opaque: *mut c_void) {
     let _ = opaque;
@@ -316,6 +338,7 @@ pub unsafe extern "C" fn blk_mig_set_options(options: *const BlkMigOptions) -> c
             max_reads: options.max_reads,
             max_writes: options.max_writes,
             zero_blocks: options.zero_blocks != 0,
+            accept_tail_garbage: options.accept_tail_garbage != 0,
         }))
     })
 }

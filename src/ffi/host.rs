@@ -10,6 +10,7 @@ use libc::{c_int, c_void};
 
 use super::exports::{completed, released, visit};
 use super::logger::c_text;
+use super::reserve;
 use super::tables::{
     BLK_MIG_ABI_VERSION, BLK_MIG_HOST_THREADED, BlkMigBdrvOps, BlkMigDirtyOps, BlkMigFileOps, BlkMigHost,
     BlkMigMonitorOps, BlkMigSystemOps, BlockDriverState, Monitor, QEMUFile,
@@ -204,6 +205,10 @@ impl Host for CHost {
     fn max_downtime_ns(&self) -> u64 {
         call!(self.0.system.max_downtime_ns)
     }
+
+    fn ran_short(&self) -> bool {
+        reserve::ran_short()
+    }
 }
 
 /// A sector number as C has it; one that does not fit is past the end of any device.
@@ -238,6 +243,10 @@ impl Device for CDevice {
         }
         // SAFETY: the contract: a string that stays valid until the next call into the host. It is copied here.
         unsafe { CStr::from_ptr(name) }.to_bytes().to_vec()
+    }
+
+    fn is_same(&self, other: &CDevice) -> bool {
+        self.pointer.0 == other.pointer.0
     }
 
     fn hold(&self) -> Result<(), Errno> {
@@ -323,6 +332,13 @@ impl Device for CDevice {
         Errno::check(call!(self.tables.bdrv.activate, self.bs()).into())
     }
 
+    fn flush(&self) -> Result<(), Errno> {
+        if self.tables.bdrv.flush.is_none() {
+            return Ok(());
+        }
+        Errno::check(call!(self.tables.bdrv.flush, self.bs()).into())
+    }
+
     fn set_tracking(&self, on: bool) -> Result<(), Errno> {
         Errno::check(call!(self.tables.dirty.set_tracking, self.bs(), c_int::from(on)).into())
     }
@@ -369,6 +385,10 @@ fn c_size(bytes: usize) -> c_int {
 }
 
 impl Stream for CStream {
+    fn identity(&self) -> usize {
+        self.f() as usize
+    }
+
     fn put(&mut self, bytes: &[u8]) {
         call!(self.tables.file.put_buffer, self.f(), bytes.as_ptr(), c_size(bytes.len()));
     }

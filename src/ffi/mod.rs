@@ -7,5 +7,6 @@
 pub mod exports;
 mod host;
 mod logger;
+mod reserve;
 pub mod tables;
 mod tickets;

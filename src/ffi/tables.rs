@@ -43,6 +43,19 @@ pub type BlkMigLoadPtr =
 /// Sectors are 512 bytes. Every function is called on the thread that called into the module, and none while the module
 /// holds a lock. A device that the module has got from `iterate` or `find` is used until the end of the migration (of the
 /// load call for `find`), between `ref` and `unref` where the host has them.
+///
+/// # Devices that change
+///
+/// Between `ref` and `unref` the pointer must stay valid. What is behind it may go away all the same (unplugged, ejected): from
+/// then on the functions return -ENODEV or -ENOMEDIUM, and the migration or the load ends with an error that names the device.
+/// Without `ref`, a host must not let a device go while it is used.
+///
+/// On the source the module looks at the length of each device in every step. A length that was ever seen to differ from that
+/// at setup ends the migration, also if it changes back. In the last stage, at its start and at its end, the module visits all
+/// devices again with `iterate`. A device that could be migrated then and was not there at setup (a drive that got a medium, a
+/// length or write access), one that is not visited any more, and another pointer under the name of a device end the
+/// migration: their data would be lost. So a host must give the same pointer as long as writes to the device are tracked, and
+/// another one once they are not, as when the guest was moved to another image. Changes that it can foresee it should refuse.
 #[repr(C)]
 pub struct BlkMigBdrvOps {
     /// `sizeof(BlkMigBdrvOps)`, as the host was compiled. A field past it counts as NULL.
@@ -54,7 +67,7 @@ pub struct BlkMigBdrvOps {
     /// The device's name, 1 to 255 bytes; must stay valid until the next call into the host.
     pub get_device_name: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> *const c_char>,
     /// The length in bytes, a multiple of 512, or -errno. 0, -ENOMEDIUM, -ENODEV, -ENXIO and -ENOENT mean an empty device,
-    /// which a source skips.
+    /// which a source skips at setup. Called for each device in every step of a migration, so it should be quick.
     pub getlength: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> i64>,
     /// Nonzero if the device can't be written to. A source skips such a device, a destination refuses it.
     pub is_read_only: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> c_int>,
@@ -83,6 +96,10 @@ pub struct BlkMigBdrvOps {
         ) -> *mut c_void,
     >,
     /// Returns when no request of this module is in flight: all their completions have been called.
+    ///
+    /// In `blk_mig_save_cleanup`, and when a stage below 0 cancels, a host whose storage hangs may return early, so that its
+    /// user need not wait. The module then ends the migration at once: it ends tracking and calls `unref` with requests in
+    /// flight, and the host keeps what these need until they complete. Their memory stays valid until then.
     pub aio_flush: Option<unsafe extern "C" fn()>,
     /// Optional, with `unref`: the device stays until `unref`. 0 or -errno; -ENOMEDIUM, -ENODEV, -ENXIO and -ENOENT mean that
     /// there is nothing behind the device, which a source then skips.
@@ -113,9 +130,18 @@ pub struct BlkMigBdrvOps {
     pub cluster_size: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> c_int>,
     /// Optional, destination: called before the first write of a section to the device; 0 or -errno.
     pub activate: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> c_int>,
+    /// Optional, destination, since 1.1: returns when all that was written to the device is on stable storage, as far as the
+    /// host can see to that; 0 or -errno, which fails the load. Called for every device that was written to, before
+    /// `blk_mig_load` returns from the last section (and from that at the end of the bulk phase, so that little is left).
+    pub flush: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> c_int>,
 }
 
 /// The host's dirty tracking, in chunks of 2048 sectors (1 MiB).
+///
+/// A write of the guest that ends after `set_tracking(bs, 1)` or after `reset` of its sector must set the chunk's bit again when
+/// it ends or later, also if it began before. A bit that is set when a write begins is not enough: the module clears it, reads
+/// the old data, and never hears of the new. A host that sets bits only for writes that it saw begin has to wait in
+/// `set_tracking` for those in flight.
 #[repr(C)]
 pub struct BlkMigDirtyOps {
     /// `sizeof(BlkMigDirtyOps)`, as the host was compiled.
@@ -251,6 +277,9 @@ pub struct BlkMigOptions {
     pub max_writes: u32,
     /// 1: send an all-zero chunk as a zero record (flag 0x08). Off by default: a 2011 destination can't read it.
     pub zero_blocks: u32,
+    /// Destination, since 1.1. Data past the end of a device, in its last chunk, which is not zero: 0: an error, since the
+    /// source's device is longer; 1: dropped with a warning, as sources from 2011 to QEMU 9.0 leave garbage there.
+    pub accept_tail_garbage: u32,
 }
 
 /// What `blk_mig_get_stats` fills: the migration that runs, or else the last one.

@@ -6,7 +6,7 @@ use bitvec::vec::BitVec;
 
 use crate::error::{Errno, Error};
 use crate::geometry::{Chunk, Geometry, SECTOR_BYTES, Sector, Sectors};
-use crate::host::{Device, Extent, Held};
+use crate::host::{Device, Extent, Held, known_zeroes};
 use crate::wire::MAX_NAME;
 
 /// Sectors that one question about allocation, or about zeroes, covers, as the original asked the former.
@@ -14,6 +14,10 @@ const ALLOCATION_STEP: u64 = 65536;
 
 /// The longest device, in chunks: its bitmaps take a gigabyte. A host that speaks of more has made a mistake.
 const MAX_CHUNKS: u64 = 1 << 32;
+
+/// Chunks that one search for dirty ones looks at, where the host can only say whether one is dirty. A step must end soon, so
+/// on a device of more than 64 GiB the next goes on from there.
+const MAX_LOOKS: u64 = 1 << 16;
 
 /// Such questions in one go, so that a large empty image does not hold up a step: 32 GiB at the most.
 const ALLOCATION_QUESTIONS: usize = 1024;
@@ -58,6 +62,8 @@ pub(super) struct SourceDevice<D: Device> {
     cursor: u64,
     lap_chunks: u64,
     lap_dirty: u64,
+    /// How many more chunks this search may look at one by one.
+    looks: u64,
     /// How many chunks were dirty when this search began.
     dirty: u64,
     /// Chunks that the search has found before, and how many of them it may still pass over to find others.
@@ -70,9 +76,43 @@ pub(super) struct SourceDevice<D: Device> {
     pub(super) reads: usize,
 }
 
-/// Names are bytes; in texts they stand as UTF-8 as far as they are that.
+/// Names are bytes, on the destination the peer's. In texts they stand as UTF-8 as far as they are that, and what would not
+/// print is escaped, so that a name can't forge a line of the log.
 pub(crate) fn label(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).into_owned()
+    let mut text = String::new();
+    for c in String::from_utf8_lossy(name).chars() {
+        if matches!(c, '\'' | '"' | '\\') { text.push(c) } else { text.extend(c.escape_debug()) }
+    }
+    text
+}
+
+/// Why a device is no part of a migration.
+pub(super) type LeftOut = &'static str;
+
+/// A device that migrates, with its length in bytes; or why it does not.
+fn take_in<D: Device>(device: D) -> Result<Result<(Held<D>, i64), LeftOut>, Error> {
+    if device.is_read_only() {
+        return Ok(Err("it is read-only"));
+    }
+    let failed = |device: &D, why, errno| Error::Device { device: label(&device.name()), why, errno };
+    let length = match device.length() {
+        Ok(0) => return Ok(Err("its length is 0")),
+        Ok(length) => length,
+        Err(errno) if errno.means_empty() => return Ok(Err("it is empty")),
+        Err(errno) => return Err(failed(&device, "get the length of", errno)),
+    };
+    let name = device.name();
+    match Held::new(device) {
+        Ok(device) => Ok(Ok((device, length))),
+        Err(errno) if errno.means_empty() => Ok(Err("there is nothing behind it")),
+        Err(errno) => Err(Error::Device { device: label(&name), why: "take a reference to", errno }),
+    }
+}
+
+/// Fails if a device that was left out at setup would migrate now.
+pub(super) fn check_left_out<D: Device>(device: D) -> Result<(), Error> {
+    let name = device.name();
+    if take_in(device)?.is_ok() { Err(Error::Appeared(label(&name))) } else { Ok(()) }
 }
 
 fn bitmap(bits: u64) -> Option<BitVec> {
@@ -86,21 +126,13 @@ fn bitmap(bits: u64) -> Option<BitVec> {
 impl<D: Device> SourceDevice<D> {
     /// Takes a device in, or `None` if there is nothing in it to migrate: read-only, empty, or with nothing behind it.
     pub(super) fn new(device: D, geometry: Geometry, shared_base: bool) -> Result<Option<SourceDevice<D>>, Error> {
-        if device.is_read_only() {
-            return Ok(None);
-        }
         let name = device.name();
-        let failed = |why, errno| Error::Device { device: label(&name), why, errno };
-        let length = match device.length() {
-            Ok(0) => return Ok(None),
-            Ok(length) => length,
-            Err(errno) if errno.means_empty() => return Ok(None),
-            Err(errno) => return Err(failed("get the length of", errno)),
-        };
-        let device = match Held::new(device) {
-            Ok(device) => device,
-            Err(errno) if errno.means_empty() => return Ok(None),
-            Err(errno) => return Err(failed("take a reference to", errno)),
+        let (device, length) = match take_in(device)? {
+            Ok(taken) => taken,
+            Err(reason) => {
+                log::info!("device {} is not migrated: {reason}", label(&name));
+                return Ok(None);
+            }
         };
         if !(1..=MAX_NAME).contains(&name.len()) {
             return Err(Error::NameLength { device: label(&name), length: name.len() });
@@ -134,6 +166,7 @@ impl<D: Device> SourceDevice<D> {
             cursor: 0,
             lap_chunks: 0,
             lap_dirty: 0,
+            looks: 0,
             dirty: 0,
             again,
             patience: 0,
@@ -226,8 +259,9 @@ impl<D: Device> SourceDevice<D> {
         found
     }
 
-    /// Begins a search for dirty chunks.
-    pub(super) fn begin_search(&mut self) -> Result<(), Error> {
+    /// Begins a search for dirty chunks: of all of them, or as far as one step goes.
+    pub(super) fn begin_search(&mut self, all: bool) -> Result<(), Error> {
+        self.looks = if all { u64::MAX } else { MAX_LOOKS };
         self.dirty = self.dirty_chunks()?;
         self.patience = PASS_OVER;
         self.begin_lap();
@@ -242,7 +276,7 @@ impl<D: Device> SourceDevice<D> {
 
     /// Whether there may be a chunk to read.
     pub(super) fn has_work(&self) -> bool {
-        !self.bulk_done() || (self.lap_chunks > 0 && self.lap_dirty > 0)
+        !self.bulk_done() || (self.lap_chunks > 0 && self.lap_dirty > 0 && self.looks > 0)
     }
 
     /// The next dirty chunk to read: those first that were not found before, for one that was is likely to be written to
@@ -252,6 +286,7 @@ impl<D: Device> SourceDevice<D> {
             match self.next_in_lap()? {
                 Some(chunk) if self.again.replace(index(chunk), true) => self.patience -= 1,
                 Some(chunk) => return Ok(Some(chunk)),
+                None if self.looks == 0 => return Ok(None),
                 None => self.patience = 0,
             }
             if self.patience == 0 {
@@ -272,14 +307,15 @@ impl<D: Device> SourceDevice<D> {
             self.round = 2 * self.dirty;
             self.from_start = !self.from_start;
         }
-        if self.from_start {
+        // Where a search does not come around the device, it would see the start alone.
+        if self.from_start && self.chunks <= MAX_LOOKS {
             self.cursor = 0;
         }
     }
 
     /// The next dirty chunk of this lap of which no copy is on its way.
     fn next_in_lap(&mut self) -> Result<Option<Chunk>, Error> {
-        while self.lap_chunks > 0 && self.lap_dirty > 0 {
+        while self.lap_chunks > 0 && self.lap_dirty > 0 && self.looks > 0 {
             let from = self.cursor;
             let sector = self.geometry.start(Chunk(from));
             let found = match self.device.next_dirty(sector) {
@@ -293,7 +329,10 @@ impl<D: Device> SourceDevice<D> {
                     dirty if (sector.0..self.total).contains(&dirty) => self.geometry.chunk_of(Sector(dirty)).0,
                     _ => return Err(Error::DirtyTracking { device: self.label(), sector: sector.0, answer }),
                 },
-                None => from,
+                None => {
+                    self.looks -= 1;
+                    from
+                }
             };
             self.lap_chunks = self.lap_chunks.saturating_sub(found - from + 1);
             self.cursor = (found + 1) % self.chunks;
@@ -360,7 +399,8 @@ impl<D: Device> SourceDevice<D> {
         !self.done.replace(index(chunk), true)
     }
 
-    /// Fails if the device has not the length any more that it had at setup: what was added would be lost.
+    /// Fails if the device has not the length any more that it had at setup: what was added, or taken away and added again,
+    /// would be lost.
     pub(super) fn check_length(&self) -> Result<(), Error> {
         let is = self.device.length().map_err(|errno| self.failed("get the length of", errno))?;
         let was = self.total_bytes();
@@ -373,15 +413,8 @@ impl<D: Device> SourceDevice<D> {
             return true;
         }
         let wanted = self.sectors(found.chunk);
-        let mut known = wanted.start.0;
-        while known < wanted.end().0 {
-            let left = (self.total - known).min(ALLOCATION_STEP);
-            let range = Sectors { start: Sector(known), count: u32::try_from(left).expect("a step fits u32") };
-            match self.device.known_zero(range) {
-                Some(Extent { is: true, sectors }) if sectors > 0 => known += sectors.unsigned_abs().min(left),
-                _ => return false,
-            }
-        }
+        let ask = |at: u64| (self.total - at).min(ALLOCATION_STEP);
+        let Some(Sector(known)) = known_zeroes(&*self.device, wanted.start, wanted.end(), ask) else { return false };
         // Past what the bulk phase has come to, this would not be heard in time.
         if found.chunk.0 < self.bulk {
             self.zeroes = if known == self.total { self.chunks } else { self.geometry.chunk_of(Sector(known)).0 };

@@ -19,19 +19,23 @@ use crate::buffers::{Buffer, NoBuffer, Pool};
 use crate::error::Error;
 use crate::geometry::{Chunk, Geometry};
 use crate::host::{Device, Host, Monitor, Stream};
-use crate::request::{Completions, ReadRequest};
+use crate::request::{Completions, MAX_RESERVED, ReadRequest};
 use crate::status::Status;
 use crate::wire::Header;
 
 pub(crate) use device::label;
-use device::{Found, SourceDevice};
-use pace::{Pace, Wait};
+use device::{Found, SourceDevice, check_left_out};
+use pace::{Pace, Shrinking, Wait};
 
 /// The longest that one step waits for a read, where the host is threaded.
 const STEP_WAIT_NS: i64 = 100_000_000;
 
 /// How often the last stage looks for what was written since it began, before it takes the guest for a running one.
 const LAST_STAGE_ROUNDS: usize = 8;
+
+/// The guest is stopped when what is left takes no longer than this: for what can be sent while it runs it should not stand
+/// still. What does not shrink any more may take all of the host's downtime limit.
+const SHORT_DOWNTIME_NS: u64 = 10_000_000;
 
 /// How to migrate.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +50,8 @@ pub struct Settings {
     pub max_writes: u32,
     /// Whether a chunk of zeroes is sent as a zero record.
     pub zero_blocks: bool,
+    /// Whether data past the end of an incoming device is dropped.
+    pub accept_tail_garbage: bool,
     /// Whether the bulk phase passes over what is not in a device's own image, since the destination has the backing file.
     pub shared_base: bool,
 }
@@ -75,7 +81,8 @@ impl Link<'_> {
 pub struct Step {
     /// Whether a chunk was sent.
     pub sent: bool,
-    /// Whether all the rest can be sent within the host's downtime limit.
+    /// Whether the guest should be stopped now: all the rest can be sent within the host's downtime limit, and it is either
+    /// very little or does not get less.
     pub can_finish: bool,
 }
 
@@ -97,6 +104,8 @@ struct Ready {
 /// An outgoing migration, from setup to its end. Dropping it, in whatever state, gives everything back to the host.
 pub struct Outgoing<H: Host> {
     host: Arc<H>,
+    /// The stream that it was set up on.
+    stream: usize,
     settings: Settings,
     status: Arc<Status>,
     phase: Phase,
@@ -110,6 +119,7 @@ pub struct Outgoing<H: Host> {
     /// The device whose turn it is: all of them read at the same time.
     turn: usize,
     pace: Pace,
+    shrinking: Shrinking,
     began: i64,
     /// Bytes put into the stream in this step.
     step_bytes: u64,
@@ -141,21 +151,28 @@ impl<H: Host> Outgoing<H> {
         for device in &mut devices {
             device.start_tracking()?;
         }
+        let no_memory = |_| Error::NoMemory("the requests".to_owned());
+        let most = settings.max_reads.min(MAX_RESERVED) as usize;
+        let completions = Completions::new(most, Arc::clone(&status)).map_err(no_memory)?;
+        let mut ready = VecDeque::new();
+        ready.try_reserve_exact(most).map_err(no_memory)?;
         status.start(devices.iter().map(SourceDevice::total_bytes).sum());
         let mut migration = Outgoing {
             pool: Pool::new(settings.max_buffers, settings.geometry.chunk_bytes(), Arc::clone(&status)),
-            completions: Completions::new(Arc::clone(&status)),
+            completions,
             began: host.now_ns(),
             host,
+            stream: link.stream.identity(),
             settings,
             status,
             phase: Phase::Bulk,
             devices,
             in_flight: 0,
             last_read: 0,
-            ready: VecDeque::new(),
+            ready,
             turn: 0,
             pace: Pace::default(),
+            shrinking: Shrinking::default(),
             step_bytes: 0,
             progress: None,
         };
@@ -164,19 +181,25 @@ impl<H: Host> Outgoing<H> {
         Ok(migration)
     }
 
+    /// The stream that it was set up on.
+    pub(crate) fn stream(&self) -> usize {
+        self.stream
+    }
+
     /// Sends what the stream takes in this step, and keeps reads going for the next: one section.
     ///
     /// On a threaded host it may block for a read to complete, 100 ms at most; on any other it never waits.
     ///
     /// # Errors
-    /// If a read or the stream fails; the migration is then over.
+    /// If a read or the stream fails, or a device has changed its length; the migration is then over.
     pub fn iterate(&mut self, link: &mut Link) -> Result<Step, Error> {
         link.check()?;
         let began = self.host.now_ns();
+        self.check_step()?;
         self.collect()?;
         self.pace.begin(began, (self.in_flight == 0).then_some(self.last_read));
         self.step_bytes = 0;
-        self.begin_search()?;
+        self.begin_search(false)?;
         let (sent, waiting) = self.send_step(link, began)?;
         self.report_progress(link);
         self.put(link, &Header::End.encode());
@@ -184,12 +207,47 @@ impl<H: Host> Outgoing<H> {
         let remaining = self.remaining()?;
         // A section without a chunk says nothing about the link.
         let bytes = if sent > 0 { self.step_bytes } else { 0 };
-        self.pace.end(self.host.now_ns(), bytes, waiting.filter(|_| remaining > 0));
+        let now = self.host.now_ns();
+        self.pace.end(now, bytes, waiting.filter(|_| remaining > 0));
         let time = self.publish(remaining);
-        // Before the bulk phase is over, it is not known what the guest writes to over and over.
-        let bulk_done = self.devices.iter().all(SourceDevice::bulk_done);
-        let can_finish = bulk_done && time.is_some_and(|time| time <= self.host.max_downtime_ns());
+        if self.bulk_done() {
+            self.shrinking.note(now, remaining, time);
+        }
+        let can_finish = self.should_stop(remaining) && time.is_some_and(|time| time <= self.host.max_downtime_ns());
         Ok(Step { sent: sent > 0, can_finish })
+    }
+
+    fn bulk_done(&self) -> bool {
+        self.devices.iter().all(SourceDevice::bulk_done)
+    }
+
+    /// Whether letting the guest run on is no use any more: so little remains that it takes no time, or it does not shrink.
+    /// Before the bulk phase is over, it is not known what the guest writes to over and over.
+    #[must_use]
+    pub fn should_stop(&self, remaining: u64) -> bool {
+        let short = || self.pace.time_for(remaining).is_some_and(|time| time <= SHORT_DOWNTIME_NS);
+        self.bulk_done() && (self.shrinking.is_over() || short())
+    }
+
+    /// A length that has changed, even if it changes back, ends the migration; so does a shortage of memory.
+    fn check_step(&self) -> Result<(), Error> {
+        if self.host.ran_short() {
+            return Err(Error::RanShort);
+        }
+        self.devices.iter().try_for_each(SourceDevice::check_length)
+    }
+
+    /// Fails if the devices that migrate are not those of setup any more.
+    fn check_devices(&self) -> Result<(), Error> {
+        self.check_step()?;
+        let mut missing: Vec<&SourceDevice<H::Device>> = self.devices.iter().collect();
+        for device in self.host.devices() {
+            match missing.iter().position(|ours| ours.device().is_same(&device)) {
+                Some(index) => drop(missing.swap_remove(index)),
+                None => check_left_out(device)?,
+            }
+        }
+        missing.first().map_or(Ok(()), |device| Err(Error::WentAway(device.label())))
     }
 
     /// Sends until the stream, the section or the time is full, or nothing is left; how many chunks that were, and what kept
@@ -229,23 +287,20 @@ impl<H: Host> Outgoing<H> {
     /// stopped. The migration is over afterwards: drop it.
     ///
     /// # Errors
-    /// If a read or the stream fails, or the guest still writes.
+    /// If a read or the stream fails, the devices are not those of setup any more, or the guest still writes.
     pub fn complete(&mut self, link: &mut Link) -> Result<(), Error> {
         link.check()?;
+        self.check_devices()?;
         self.phase = Phase::Completing;
         for _ in 0..LAST_STAGE_ROUNDS {
-            self.begin_search()?;
+            self.begin_search(true)?;
             self.send_all(link)?;
             if self.remaining()? == 0 {
                 break;
             }
         }
-        for device in &self.devices {
-            device.check_length()?;
-            if device.dirty_chunks()? > 0 {
-                return Err(Error::StillWritten(device.label()));
-            }
-        }
+        self.check_devices()?;
+        self.check_nothing_left()?;
         self.publish(0);
         link.print("\n");
         self.put(link, &Header::Progress(100).encode());
@@ -253,6 +308,18 @@ impl<H: Host> Outgoing<H> {
         link.check()?;
         link.print("Block migration completed\n");
         Ok(())
+    }
+
+    /// Whether "completed" may be said; nothing else decides it.
+    fn check_nothing_left(&self) -> Result<(), Error> {
+        for device in &self.devices {
+            if device.dirty_chunks()? > 0 {
+                return Err(Error::StillWritten(device.label()));
+            }
+        }
+        let remaining = self.remaining()?;
+        let none_on_its_way = self.in_flight == 0 && self.ready.is_empty();
+        if remaining == 0 && none_on_its_way { Ok(()) } else { Err(Error::Unfinished(remaining)) }
     }
 
     /// Sends what is left of the bulk phase and of this lap.
@@ -266,7 +333,7 @@ impl<H: Host> Outgoing<H> {
             }
             if self.in_flight > 0 {
                 self.completions.wait_for_host(&*self.host, self.in_flight)?;
-            } else if self.devices.iter().all(SourceDevice::bulk_done) {
+            } else if self.bulk_done() {
                 return Ok(());
             }
         }
@@ -297,8 +364,8 @@ impl<H: Host> Outgoing<H> {
         time
     }
 
-    fn begin_search(&mut self) -> Result<(), Error> {
-        self.devices.iter_mut().try_for_each(SourceDevice::begin_search)
+    fn begin_search(&mut self, all: bool) -> Result<(), Error> {
+        self.devices.iter_mut().try_for_each(|device| device.begin_search(all))
     }
 
     /// Takes the reads that have completed; whether there were any.
@@ -376,7 +443,7 @@ impl<H: Host> Outgoing<H> {
     }
 
     fn leave_bulk(&mut self) {
-        if self.phase == Phase::Bulk && self.devices.iter().all(SourceDevice::bulk_done) {
+        if self.phase == Phase::Bulk && self.bulk_done() {
             self.phase = Phase::Dirty;
             self.status.bulk_active.store(false, Relaxed);
         }
@@ -405,13 +472,14 @@ impl<H: Host> Outgoing<H> {
 impl<H: Host> Drop for Outgoing<H> {
     fn drop(&mut self) {
         self.status.stop();
-        // The buffers go to no one else before the host has done with them. One that it forgets stays with its request.
+        // The buffers go to no one else before the host has done with them: what it does not wait for, as when its storage
+        // hangs, is left to the completions.
         if self.in_flight > 0 {
             self.host.drain();
             while self.in_flight > 0 && (self.collect_quietly() || self.wait_a_moment()) {}
         }
         if self.in_flight > 0 {
-            log::warn!("the host's aio_flush returned with {} reads in flight", self.in_flight);
+            log::debug!("the migration ends with {} reads in flight", self.in_flight);
         }
     }
 }
@@ -425,6 +493,6 @@ impl<H: Host> Outgoing<H> {
 
     /// A completion's thread may be a moment behind the flush.
     fn wait_a_moment(&self) -> bool {
-        self.host.threaded() && self.completions.wait(Duration::from_secs(1))
+        self.host.threaded() && self.completions.wait(Duration::from_millis(100))
     }
 }

@@ -4,6 +4,9 @@
 
 const SECOND: u64 = 1_000_000_000;
 
+/// What remains counts as shrinking for this long at least after it has shrunk.
+const MIN_PATIENCE_NS: u64 = 100_000_000;
+
 /// What a step left the rest of the work waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
@@ -81,5 +84,31 @@ impl Pace {
                 Some(u64::try_from(ns).unwrap_or(u64::MAX))
             }
         }
+    }
+}
+
+/// Whether what remains still gets less while the guest runs.
+#[derive(Debug, Default)]
+pub(super) struct Shrinking {
+    /// The least that was seen, as far as it was a good deal less than before, and when.
+    least: Option<(u64, i64)>,
+    over: bool,
+}
+
+impl Shrinking {
+    /// After a step: so much remains, which takes so long to send if that is known.
+    pub(super) fn note(&mut self, now: i64, remaining: u64, time: Option<u64>) {
+        match self.least {
+            Some((least, since)) if remaining > least - least / 8 => {
+                // In twice the time that all of it takes, all of it was sent, and as much came.
+                let patience = MIN_PATIENCE_NS.max(time.unwrap_or(0).saturating_mul(2));
+                self.over |= u64::try_from(now.saturating_sub(since)).is_ok_and(|waited| waited >= patience);
+            }
+            _ => *self = Shrinking { least: Some((remaining, now)), over: false },
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over
     }
 }

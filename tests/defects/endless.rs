@@ -43,6 +43,10 @@ impl Host for Endless {
 }
 
 impl Device for Endless {
+    fn is_same(&self, _other: &Endless) -> bool {
+        true
+    }
+
     fn name(&self) -> Vec<u8> {
         b"endless".to_vec()
     }

@@ -4,6 +4,7 @@
 //! is in `c-tests/`.
 #![allow(clippy::cast_possible_truncation)]
 
+mod around;
 mod bench;
 mod destination;
 mod devices;

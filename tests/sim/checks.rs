@@ -85,6 +85,16 @@ impl Run {
         if pending < lacking {
             self.wrong(format!("{pending} bytes pending, but the destination lacks {lacking}"));
         }
+        let threshold = self.total_bytes();
+        let told = self.source_module.pending_switchover(threshold);
+        let bulk = self.source_module.status().bulk_active.load(Relaxed);
+        if bulk && pending > 0 && told <= threshold {
+            self.wrong(format!("{told} bytes let the guest be stopped in the bulk phase"));
+        }
+        let quiet = !self.source.guest.runs.get() && !self.sim.was_struck();
+        if quiet && told != pending && told != threshold + 1 {
+            self.wrong(format!("{told} bytes are pending for the switchover, {pending} in truth"));
+        }
         if pending > self.total_bytes() {
             self.wrong(format!("{pending} bytes pending of {}", self.total_bytes()));
         }

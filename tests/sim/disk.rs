@@ -23,6 +23,10 @@ pub(crate) struct Disk {
     pub(crate) name: Vec<u8>,
     pub(crate) kind: Kind,
     pub(crate) data: Vec<u8>,
+    /// What of the data a power cut leaves: what there was when it was last flushed.
+    pub(crate) stable: Vec<u8>,
+    /// What the host says of the length, if that is not the truth of setup any more.
+    pub(crate) says: Option<Result<i64, Errno>>,
     /// Sectors in an allocation unit, and which units are in the disk's own image.
     pub(crate) cluster: u64,
     pub(crate) allocated: Vec<bool>,
@@ -39,6 +43,8 @@ impl Disk {
             name: name.to_vec(),
             kind,
             data: vec![0; sectors as usize * SECTOR],
+            stable: Vec::new(),
+            says: None,
             cluster,
             allocated: vec![false; sectors.div_ceil(cluster) as usize],
             chunk,
@@ -57,6 +63,9 @@ impl Disk {
     }
 
     pub(crate) fn length(&self) -> Result<i64, Errno> {
+        if let Some(says) = self.says {
+            return says;
+        }
         match self.kind {
             Kind::Empty => Ok(0),
             Kind::NoMedium => Err(Errno::NO_MEDIUM),

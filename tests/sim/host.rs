@@ -107,6 +107,10 @@ impl Device for SimDevice {
         self.with(|disk| disk.name.clone())
     }
 
+    fn is_same(&self, other: &SimDevice) -> bool {
+        self.index == other.index
+    }
+
     fn hold(&self) -> Result<(), Errno> {
         if self.enter(Call::Hold) {
             return Err(Errno::IO);
@@ -264,6 +268,31 @@ impl Device for SimDevice {
 
     fn activate(&self) -> Result<(), Errno> {
         if self.enter(Call::Activate) { Err(Errno::IO) } else { Ok(()) }
+    }
+
+    fn flush(&self) -> Result<(), Errno> {
+        if self.enter(Call::Flush) {
+            return Err(Errno::IO);
+        }
+        if self.machine.is_source() {
+            self.machine.wrong("the source's disk is flushed");
+        }
+        if self.machine.ios.borrow().iter().any(|io| io.disk == self.index) && !self.machine.sim.broken.get() {
+            self.machine.wrong("a flush with writes in flight");
+        }
+        if self.with(|disk| disk.held == 0) {
+            self.machine.wrong("a flush of a device that is not held");
+        }
+        let lies = self.machine.sim.sabotaged(Sabotage::LyingFlush);
+        self.with(|disk| {
+            if let Some(Err(gone)) = disk.says {
+                return Err(gone);
+            }
+            if !lies {
+                disk.stable = disk.data.clone();
+            }
+            Ok(())
+        })
     }
 
     fn set_tracking(&self, on: bool) -> Result<(), Errno> {

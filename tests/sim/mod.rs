@@ -89,6 +89,7 @@ pub(crate) enum Call {
     HasWriteZeroes,
     ClusterBytes,
     Activate,
+    Flush,
     TrackingOn,
     TrackingOff,
     IsDirty,
@@ -142,6 +143,8 @@ pub(crate) enum Sabotage {
     LeaksReference,
     /// The stream loses a chunk's data and says nothing.
     CorruptsStream,
+    /// A flush at the destination is said to be done and was not.
+    LyingFlush,
     /// A buffer is never released.
     KeepsBuffer,
 }

@@ -15,7 +15,7 @@ use super::checks::Watch;
 use super::host::SimHost;
 use super::machine::Machine;
 use super::model::{Model, ModelDisk};
-use super::scenario::{Decision, Delivery, Scenario};
+use super::scenario::{Decision, Delivery, Event, Scenario};
 use super::stream::{InStream, OutStream, SimMonitor};
 use super::verdict::{Outcome, Pair, judge};
 use super::{Blow, Call, Plan, Sabotage, Sim};
@@ -59,6 +59,8 @@ pub(crate) struct Run {
     /// Sections on their way.
     queue: VecDeque<Vec<u8>>,
     destination_failed: bool,
+    /// Whether a source's disk has changed so that the migration must not complete.
+    spoilt: bool,
 }
 
 /// Runs it.
@@ -95,6 +97,7 @@ impl Run {
             watch: Watch::default(),
             queue: VecDeque::new(),
             destination_failed: false,
+            spoilt: false,
             scenario,
             sim,
             source,
@@ -116,7 +119,10 @@ impl Run {
         let struck = self.sim.struck();
         let first_errors = [self.source_module.last_error(), self.destination_module.last_error()];
         let scenario = &self.scenario;
-        let disturbed = scenario.cancel_at.is_some() || scenario.link_fails_at.is_some() || scenario.mismatch.is_some();
+        let disturbed = scenario.cancel_at.is_some()
+            || scenario.link_fails_at.is_some()
+            || scenario.mismatch.is_some()
+            || scenario.event.is_some();
         if !disturbed
             && scenario.late_writes == 0
             && struck.is_empty()
@@ -142,6 +148,13 @@ impl Run {
         self.watch = Watch::default();
         self.queue.clear();
         self.destination_failed = false;
+        self.spoilt = false;
+        for machine in [&self.source, &self.destination] {
+            for disk in machine.disks.borrow_mut().iter_mut() {
+                disk.says = None;
+                disk.stable = disk.data.clone();
+            }
+        }
         self.model = self.new_model();
         let before: Vec<_> = self.destination.disks.borrow().iter().map(|d| (d.name.clone(), d.data.clone())).collect();
         let mut stream = OutStream::new(&self.source, self.scenario.limit);
@@ -154,6 +167,9 @@ impl Run {
 
         let completed = end == End::Completed && stream.failed.is_none();
         let source_reported = end == End::Cancelled || stream.failed.is_some();
+        if completed && self.spoilt {
+            self.wrong("completed, though a device went away or changed its length");
+        }
         let outcome = self.outcome(&before, completed, source_reported);
         for wrong in judge(&outcome) {
             self.wrong(wrong);
@@ -266,6 +282,7 @@ impl Run {
             let finish = match self.scenario.decision {
                 Decision::Estimate | Decision::Steps(_) => can_finish,
                 Decision::Pending(bytes) => self.source_module.pending() <= bytes,
+                Decision::Switchover(bytes) => self.source_module.pending_switchover(bytes) <= bytes,
             };
             if finish {
                 break;
@@ -306,6 +323,24 @@ impl Run {
         }
     }
 
+    /// A disk changes under the migration.
+    fn happen(&mut self, step: u64) {
+        let Some((at, event)) = self.scenario.event else { return };
+        let machine = if event == Event::DestinationGone { &self.destination } else { &self.source };
+        let mut disks = machine.disks.borrow_mut();
+        let Some(disk) = disks.iter_mut().find(|disk| disk.migrates()) else { return };
+        if at + 1 == step && matches!(event, Event::Resized(_)) {
+            disk.says = None;
+        }
+        if at == step {
+            disk.says = Some(match event {
+                Event::Resized(by) => Ok(disk.data.len() as i64 + by * 512),
+                _ => Err(Errno::NO_MEDIUM),
+            });
+            self.spoilt = event != Event::DestinationGone;
+        }
+    }
+
     /// What happens between two steps.
     fn between(&mut self, step: u64, stream: &mut OutStream) {
         let sim = Rc::clone(&self.sim);
@@ -319,6 +354,7 @@ impl Run {
                 self.source.guest_step();
             }
         }
+        self.happen(step);
         self.source.complete_some(1 + rng.index(4));
         sim.trace(|| format!("-- step {step}"));
         stream.next_step();
@@ -431,7 +467,10 @@ impl Run {
             Pair {
                 name: String::from_utf8_lossy(&disk.name).into_owned(),
                 source: disk.data.clone(),
-                destination: other.map_or(Vec::new(), |other| other.data.clone()),
+                destination: other.map_or(Vec::new(), |other| {
+                    // As after a power cut; what does not migrate must not have been touched at all.
+                    if disk.migrates() { other.stable.clone() } else { other.data.clone() }
+                }),
                 migrates: disk.migrates(),
                 destination_before: before.map_or(Vec::new(), |(_, data)| data.clone()),
                 references: if panicked { 0 } else { disk.held + other.map_or(0, |other| other.held) },

@@ -26,6 +26,17 @@ pub(crate) enum Mismatch {
     Gone,
 }
 
+/// What happens to a disk that migrates, between two steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The source's goes away.
+    SourceGone,
+    /// The source's has another length, by so many sectors, and the old one again after the next step.
+    Resized(i64),
+    /// The destination's goes away.
+    DestinationGone,
+}
+
 /// How the source's host tells that it is time for the last stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
@@ -33,6 +44,8 @@ pub(crate) enum Decision {
     Estimate,
     /// No more than so many bytes are pending.
     Pending(u64),
+    /// The same, as hosts ask that stop the guest by a threshold of their own.
+    Switchover(u64),
     /// After so many steps, whatever is left.
     Steps(u64),
 }
@@ -66,6 +79,8 @@ pub(crate) struct Scenario {
     pub(crate) link_fails_at: Option<u64>,
     pub(crate) delivery: Delivery,
     pub(crate) mismatch: Option<Mismatch>,
+    /// At which step, and what.
+    pub(crate) event: Option<(u64, Event)>,
 }
 
 impl Scenario {
@@ -90,6 +105,7 @@ impl Scenario {
                 max_reads: rng.pick(&[0, 1, 2, 4, 40]),
                 max_writes: rng.pick(&[0, 1, 2, 4]),
                 zero_blocks: rng.chance(400),
+                accept_tail_garbage: rng.chance(500),
             },
             stages: rng.chance(500),
             monitor: rng.chance(500),
@@ -114,8 +130,9 @@ impl Scenario {
             ]),
             freeze: rng.pick(&[0, 0, 0, 200, 600]),
             // Large ones are of interest while they are searched.
-            decision: match rng.below(4) {
+            decision: match rng.below(5) {
                 _ if large => Decision::Steps(rng.below(3)),
+                4 => Decision::Switchover(rng.pick(&[0, chunk_bytes, total / 2, total])),
                 0 => Decision::Estimate,
                 1 => Decision::Pending(rng.pick(&[0, chunk_bytes, total / 8, total / 2])),
                 2 => Decision::Pending(0),
@@ -127,12 +144,24 @@ impl Scenario {
             delivery: rng.pick(&[Delivery::AtOnce, Delivery::Buffered, Delivery::AtTheEnd]),
             mismatch: (rng.chance(30) && !shared_base)
                 .then(|| rng.pick(&[Mismatch::Missing, Mismatch::ReadOnly, Mismatch::Smaller, Mismatch::Gone])),
+            event: rng.chance(60).then(|| {
+                let what = [Event::SourceGone, Event::Resized(-1), Event::Resized(1), Event::DestinationGone];
+                (rng.below(steps), rng.pick(&what))
+            }),
         }
     }
 
     /// The same, with nothing that goes wrong by itself.
     pub(crate) fn without_errors(self) -> Scenario {
-        Scenario { error_rate: 0, cancel_at: None, link_fails_at: None, mismatch: None, late_writes: 0, ..self }
+        Scenario {
+            error_rate: 0,
+            cancel_at: None,
+            link_fails_at: None,
+            mismatch: None,
+            late_writes: 0,
+            event: None,
+            ..self
+        }
     }
 
     /// The disks of both machines. With a shared base, the destination starts with the backing files' content; else with whatever

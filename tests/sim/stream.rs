@@ -14,6 +14,8 @@ use super::{Call, Sabotage};
 /// The source's end: keeps what is put until the scenario delivers it.
 pub(crate) struct OutStream {
     machine: Rc<Machine>,
+    /// What tells it from other streams.
+    pub(crate) identity: usize,
     /// What was put in this section.
     pub(crate) section: Vec<u8>,
     pub(crate) wire_bytes: u64,
@@ -31,6 +33,7 @@ impl OutStream {
     pub(crate) fn new(machine: &Rc<Machine>, limit: Option<u64>) -> OutStream {
         OutStream {
             machine: Rc::clone(machine),
+            identity: 0,
             section: Vec::new(),
             wire_bytes: 0,
             failed: None,
@@ -75,6 +78,10 @@ impl OutStream {
 }
 
 impl Stream for OutStream {
+    fn identity(&self) -> usize {
+        self.identity
+    }
+
     fn put(&mut self, bytes: &[u8]) {
         if self.machine.enter(Call::Put) {
             self.failed.get_or_insert(Errno::from_ret(-32).expect("EPIPE"));

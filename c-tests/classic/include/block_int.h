@@ -10,6 +10,7 @@
 #define BDRV_SECTOR_MASK ~(BDRV_SECTOR_SIZE - 1)
 #define BDRV_SECTORS_PER_DIRTY_CHUNK 2048
 
+typedef struct BlockDriver BlockDriver;
 typedef struct BlockDriverAIOCB BlockDriverAIOCB;
 typedef void BlockDriverCompletionFunc(void *opaque, int ret);
 
@@ -18,6 +19,10 @@ struct BlockDriverState {
     void *host;                 /* the device of the host underneath */
     int drive_refs;
     int in_use;
+    int locked;
+    int tracked;                /* has a dirty bitmap */
+    BlockDriver *drv;
+    char filename[1024];
     BlockDriverState *next;
 };
 
@@ -38,5 +43,9 @@ int bdrv_get_dirty(BlockDriverState *bs, int64_t sector);
 void bdrv_reset_dirty(BlockDriverState *bs, int64_t cur_sector, int nr_sectors);
 int64_t bdrv_get_dirty_count(BlockDriverState *bs);
 void bdrv_set_in_use(BlockDriverState *bs, int in_use);
+int bdrv_in_use(BlockDriverState *bs);
+int bdrv_is_locked(BlockDriverState *bs);
+void bdrv_set_locked(BlockDriverState *bs, int locked);
+int bdrv_flush(BlockDriverState *bs);
 
 #endif

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Migrations that must arrive whole."""
+import itertools
+import statistics
 import time
 
 from .images import MIB
-from .runner import Failed, case, check
+from .runner import case, check
 from .vm import disk
 
 ROUTES = {"ours to ours": ("ours", "ours"), "ours to Debian's": ("ours", "debian"),
@@ -18,10 +20,13 @@ def arrive(lab, source, target, disks, uri="migrate", **options):
     finish(lab, source, target, disks)
 
 
-def finish(lab, source, target, disks):
+def finish(lab, source, target, disks, storage=None):
+    """Ends both processes, and that of the storage if there is one, and compares the disks."""
     for vm in (source, target):
         status = vm.quit()
         check(status == 0, f"{vm.name} ended with status {status}: {vm.log()}")
+    if storage:
+        storage.end()
     for _, one, other, fmt, *other_format in disks:
         lab.images.same(one, fmt, other, other_format[0] if other_format else fmt)
 
@@ -30,6 +35,11 @@ def make_disk(lab, name, fmt, size, zeroes=0.4):
     """A source image and an empty one of its size, as Lab.pair wants them."""
     one = lab.images.filled(lab.path(f"{name}-one"), fmt, size, zeroes)
     return name, one, lab.images.empty(lab.path(f"{name}-other"), fmt, size), fmt
+
+
+def accept_tail_garbage(target):
+    """Unmodified sources send whatever was in their buffer past the end of an odd size."""
+    target.cmd("qom-set", path="/blkmig", property="accept-tail-garbage", value=True)
 
 
 @case(ROUTES, ["raw", "qcow2"], ["zero-blocks off", "zero-blocks on"])
@@ -47,6 +57,8 @@ def odd_size(lab, route, fmt):
     """A size that is no multiple of 1 MiB nor of a cluster"""
     disks = [make_disk(lab, "disk0", fmt, 9 * MIB + 77 * 512)]
     source, target = lab.pair(disks, *ROUTES[route])
+    if route == "Debian's to ours":
+        accept_tail_garbage(target)
     arrive(lab, source, target, disks, downtime_ms=1)
 
 
@@ -238,22 +250,27 @@ def back_and_forth(lab):
     check(sizes[-1] < sizes[0] * 1.2, f"each process is larger than the one before: {sizes} KiB")
 
 
+def slope(values):
+    """Theil and Sen's: the median of the slopes between any two. A jump or two does not move it as it would the mean."""
+    return statistics.median((b - a) / (j - i) for (i, a), (j, b) in itertools.combinations(enumerate(values), 2))
+
+
 @case()
 def no_growth(lab):
-    """Ten migrations from one process: its memory does not grow"""
-    name, one, other, fmt = make_disk(lab, "disk0", "raw", 32 * MIB)
-    source = lab.vm("ours", "source", disk(name, one, fmt))
+    """Sixty migrations from one process: its memory does not grow"""
+    name, one, _, fmt = make_disk(lab, "disk0", "raw", 8 * MIB, 0)
+    # glibc keeps what was freed in arenas, one for each thread, and raises the size from which on it does so. Like this it
+    # gives large blocks back at once: what stays is in use.
+    source = lab.vm("ours", "source", disk(name, one, fmt),
+                    before=["env", "MALLOC_ARENA_MAX=1", "MALLOC_MMAP_THRESHOLD_=65536", "MALLOC_TRIM_THRESHOLD_=65536"])
     sizes = []
-    for turn in range(10):
-        lab.images.empty(other, fmt, 32 * MIB)
-        target = lab.vm("ours", f"target{turn}", disk(name, other, fmt), incoming=lab.uri(f"turn{turn}"))
-        source.migrate(lab.uri(f"turn{turn}"))
+    for turn in range(70):
+        source.migrate("exec:cat > /dev/null")
         source.wait_migration("completed")
-        target.wait_arrival()
-        check(target.quit() == 0, target.log())
         source.cmd("cont")
-        sizes.append(source.rss_kib())
-        if lab.images.differing_mib(one, other):
-            raise Failed(f"migration {turn} was not whole")
-    lab.note(f"resident after each: {', '.join(str(size // 1024) for size in sizes)} MiB")
-    check(sizes[-1] - sizes[1] < 4096, f"from {sizes[1]} to {sizes[-1]} KiB")
+        if turn >= 10:
+            sizes.append(source.rss_kib())
+    # One buffer of 1 MiB lost in ten migrations makes 98 KiB for each, one jump of 6 MiB at the worst moment 52.
+    growth = slope(sizes)
+    lab.note(f"{growth:.1f} KiB a migration; from {sizes[0]} to {sizes[-1]} KiB")
+    check(growth < 70, f"{growth:.1f} KiB a migration: {sizes}")

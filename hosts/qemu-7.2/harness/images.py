@@ -73,6 +73,14 @@ class Images:
     def info(self, path, fmt):
         return json.loads(self.tool("info", "--output=json", "-f", fmt, path))
 
+    def holds(self, path, fmt, offset, byte):
+        """Raises unless 64 KiB from an offset on are this byte."""
+        piece = self.folder / "piece"
+        self.tool("dd", "-f", fmt, "-O", "raw", "bs=65536", f"skip={offset // 65536}", f"count={offset // 65536 + 1}",
+                  f"if={path}", f"of={piece}")
+        if piece.read_bytes() != bytes([byte]) * 65536:
+            raise ImageError(f"{path.name} does not hold {byte} at {offset}")
+
     def differing_mib(self, one, other):
         """How many MiBs of two raw images differ."""
         count = 0

@@ -27,6 +27,7 @@ class QMP:
                 time.sleep(0.02)
         self.socket.settimeout(timeout)
         self.lines = self.socket.makefile("r", encoding="utf-8")
+        self.events = []
         self._receive()
         self.command("qmp_capabilities")
 
@@ -40,7 +41,7 @@ class QMP:
         return json.loads(line)
 
     def command(self, execute, **arguments):
-        """Runs a command; returns what it gives. Events are dropped."""
+        """Runs a command; returns what it gives. Events that come meanwhile are kept in events."""
         request = {"execute": execute}
         if arguments:
             request["arguments"] = {k.replace("_", "-"): v for k, v in arguments.items()}
@@ -52,8 +53,23 @@ class QMP:
             answer = self._receive()
             if "return" in answer:
                 return answer["return"]
+            if "event" in answer:
+                self.events.append(answer)
             if "error" in answer:
                 raise QMPError(f"{execute}: {answer['error']['desc']}")
+
+    def wait_event(self, *names, timeout=30):
+        """Waits for one of these events, which may have come already, and takes it out."""
+        deadline = time.monotonic() + timeout
+        while True:
+            for event in self.events:
+                if event["event"] in names:
+                    self.events.remove(event)
+                    return event
+            if time.monotonic() > deadline:
+                raise QMPError(f"no event {' or '.join(names)}")
+            time.sleep(0.01)
+            self.command("query-status")
 
     def close(self):
         self.lines.close()

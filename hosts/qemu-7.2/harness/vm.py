@@ -29,6 +29,13 @@ def disk(name, path, fmt, *options, device="virtio-blk-pci"):
     return ["-drive", ",".join([drive, *options]), "-device", f"{device},drive={name}"]
 
 
+def node(name, path, fmt, *options, device="virtio-blk-pci"):
+    """The same with -blockdev: nodes NAME and NAME-file, and a device whose id is NAME-device."""
+    return ["-blockdev", f"driver=file,node-name={name}-file,filename={path}",
+            "-blockdev", ",".join([f"driver={fmt},node-name={name},file={name}-file", *options]),
+            "-device", f"{device},id={name}-device,drive={name}"]
+
+
 class VM:
     """A QEMU process. It is running when the constructor returns; end it with quit() or kill()."""
 

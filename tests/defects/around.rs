@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What goes on around a migration: devices that come, go and change, calls that are out of place, data that must last.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use blkmig::error::{Errno, Error};
+use blkmig::module::Options;
+use blkmig::source::Link;
+
+use crate::bench::{Bench, PLAIN, QUICK, record};
+use crate::sim::Call;
+use crate::sim::disk::{Kind, pattern};
+use crate::sim::machine::Machine;
+use crate::sim::stream::{OutStream, SimMonitor};
+
+#[test]
+fn a_length_that_changes_and_changes_back_ends_the_migration() {
+    for sectors in [4, 6] {
+        let mut bench = Bench::one(1, 5, QUICK);
+        bench.setup().unwrap();
+        bench.source.disks.borrow_mut()[0].says = Some(Ok(sectors * 512));
+        let resized = Error::Resized { device: "hd0".to_owned(), was: 5 * 512, is: sectors * 512 };
+        assert_eq!(bench.iterate(), Err(resized.clone()));
+        bench.source.disks.borrow_mut()[0].says = None;
+        assert_eq!(bench.complete(), Err(resized), "it stays failed");
+        bench.check_released();
+    }
+}
+
+#[test]
+fn a_device_that_appears_or_goes_away_ends_the_migration() {
+    for kind in [Kind::ReadOnly, Kind::Gone] {
+        let mut bench = Bench::new(1, &[("hd0", Kind::Normal, 5), ("hd1", kind, 3)], QUICK, Options::default());
+        bench.setup().unwrap();
+        bench.run_dry();
+        bench.source.disks.borrow_mut()[1].kind = Kind::Normal;
+        assert_eq!(bench.complete(), Err(Error::Appeared("hd1".to_owned())));
+        bench.check_released();
+    }
+    let disks = [("hd0", Kind::Normal, 5), ("hd1", Kind::Normal, 3)];
+    let mut bench = Bench::new(1, &disks, QUICK, Options::default());
+    bench.setup().unwrap();
+    bench.run_dry();
+    bench.source.disks.borrow_mut()[1].says = Some(Err(Errno::NO_MEDIUM));
+    let error = bench.complete().unwrap_err();
+    assert!(error.to_string().contains("hd1"), "{error}");
+    bench.check_released();
+}
+
+#[test]
+fn another_stream_is_refused_and_the_migration_goes_on() {
+    let mut bench = Bench::one(1, 5, QUICK);
+    bench.stream.identity = 1;
+    bench.setup().unwrap();
+    let mut other = OutStream::new(&bench.source, None);
+    other.identity = 2;
+    assert_eq!(bench.from.complete(&mut Link { stream: &mut other, monitor: None }), Err(Error::OtherStream));
+    assert!(other.section.is_empty());
+    assert_eq!(Error::OtherStream.errno(), Errno::INVALID);
+    bench.run_dry();
+    bench.complete().unwrap();
+    bench.check_migrated();
+}
+
+#[test]
+fn a_failed_migration_stays_failed_whatever_the_parameters() {
+    let mut bench = Bench::one(1, 5, QUICK);
+    bench.setup().unwrap();
+    bench.stream.failed = Some(Errno::IO);
+    let failed = bench.iterate().unwrap_err();
+    bench.from.set_params(false, false);
+    bench.stream.failed = None;
+    assert_eq!(bench.complete(), Err(failed));
+    bench.from.cleanup(None);
+    bench.check_released();
+}
+
+#[test]
+fn stages_of_a_host_that_never_set_parameters_are_empty() {
+    let bench = Bench::one(1, 5, QUICK);
+    for stage in 1..=3 {
+        let mut stream = OutStream::new(&bench.source, None);
+        assert_eq!(bench.from.save_live(&mut Link { stream: &mut stream, monitor: None }, stage), 1);
+        assert_eq!((stream.section, stream.failed), (2_u64.to_be_bytes().to_vec(), None));
+    }
+    // One that is unknown, or out of turn, is the stream's error.
+    bench.from.set_params(true, false);
+    for stage in [0, 2, 3, 4] {
+        let mut stream = OutStream::new(&bench.source, None);
+        assert_eq!(bench.from.save_live(&mut Link { stream: &mut stream, monitor: None }, stage), 0);
+        assert_eq!(stream.failed, Some(Errno::INVALID), "stage {stage}");
+    }
+}
+
+#[test]
+fn a_call_from_within_another_is_refused() {
+    let mut bench = Bench::one(1, 5, PLAIN);
+    bench.monitor = Some(SimMonitor::new(&bench.source));
+    bench.setup().unwrap();
+    bench.iterate().unwrap();
+    bench.stream.failed = Some(Errno::IO);
+    let inner = Rc::new(RefCell::new(Vec::new()));
+    let (results, module) = (Rc::clone(&inner), Rc::clone(&bench.from));
+    let machine = Rc::downgrade(&bench.source);
+    *bench.source.script.borrow_mut() = Some(Rc::new(move |_: &Machine, call| {
+        if call == Call::Print {
+            let mut stream = OutStream::new(&machine.upgrade().expect("it runs"), None);
+            results.borrow_mut().push(module.complete(&mut Link { stream: &mut stream, monitor: None }));
+        }
+    }));
+    assert_eq!(bench.complete(), Err(Error::Stream(Errno::IO)));
+    *bench.source.script.borrow_mut() = None;
+    let inner = inner.take();
+    assert!(!inner.is_empty() && inner.iter().all(Result::is_err), "{inner:?}");
+    bench.check_released();
+}
+
+#[test]
+fn what_was_written_is_flushed_before_the_last_load_returns() {
+    let chunk = [(1_u64).to_be_bytes().to_vec(), vec![3], b"hd0".to_vec(), pattern(0, 300).to_vec()].concat();
+    let section = |percent: u64| [(percent << 9 | 4).to_be_bytes(), 2_u64.to_be_bytes()].concat();
+    let bench = Bench::one(1, 5, PLAIN);
+    let calls = record(&bench.destination);
+    bench.load(&[chunk.clone(), section(99)].concat()).unwrap();
+    assert!(!calls.borrow().contains(&Call::Flush));
+    bench.load(&section(100)).unwrap();
+    assert!(calls.borrow().contains(&Call::Flush));
+    {
+        let disks = bench.destination.disks.borrow();
+        assert_eq!(disks[0].stable, disks[0].data);
+    }
+    // One that can't be flushed fails the load, by name.
+    bench.load(&[chunk, section(99)].concat()).unwrap();
+    bench.destination.disks.borrow_mut()[0].says = Some(Err(Errno::NO_MEDIUM));
+    let error = bench.load(&section(100)).unwrap_err();
+    assert_eq!(error.to_string(), "can't flush device hd0: No medium found");
+    bench.check_released();
+}
+
+#[test]
+fn data_past_the_end_of_a_shorter_device() {
+    let block = [1_u64.to_be_bytes().to_vec(), vec![3], b"hd0".to_vec(), vec![7; 4 * 512]].concat();
+    let section = [block, 2_u64.to_be_bytes().to_vec()].concat();
+    for accept in [false, true] {
+        let options = Options { accept_tail_garbage: accept, ..Options::default() };
+        let bench = Bench::new(4, &[("hd0", Kind::Normal, 3)], PLAIN, options);
+        let short = Error::TooShort { device: "hd0".to_owned(), length: 3 * 512, source_length: 4 * 512 };
+        assert_eq!(bench.load(&section), if accept { Ok(()) } else { Err(short) });
+        assert_eq!(bench.changed(0).len(), if accept { 3 } else { 0 });
+        bench.check_released();
+    }
+}
