@@ -45,6 +45,7 @@ class Commands:
         self.accepted = set()       # (side, kind)
         self.jobs = {"source": [], "target": []}
         self.added = {"source": [], "target": []}
+        self.drives = {"source": [], "target": []}
 
     def later(self, seconds, function, *arguments):
         timer = threading.Timer(seconds, function, arguments)
@@ -230,6 +231,7 @@ class Commands:
         answer = ask(vm, "human-monitor-command", command_line=f"drive_add 0 if=none,id=extra{action['number']},driver=null-co,read-zeroes=on,size=1M")
         if answer.strip() != "OK":
             raise QMPError(answer.strip())
+        self.drives[action["side"]].append(f"extra{action['number']}")
 
     def drive_del(self, vm, action):
         hmp(vm, f"drive_del {self.disk(action)['name']}")
@@ -238,7 +240,7 @@ class Commands:
         ask(vm, "x-blockdev-set-iothread", node_name=self.node(action), iothread=["io0", "io1", None][action["pick"] % 3], force=action["how"] < 0.3)
 
     def throttle(self, vm, action):
-        ask(vm, "block_set_io_throttle", id=self.disk(action)["id"], bps=MIB * (2 + action["pick"] % 32), bps_rd=0, bps_wr=0, iops=0, iops_rd=0, iops_wr=0)
+        hmp(vm, f"block_set_io_throttle {self.disk(action)['id']} {MIB * (2 + action['pick'] % 32)} 0 0 0 0 0")
 
     def bitmap(self, vm, action):
         ask(vm, "block-dirty-bitmap-add", node=self.node(action), name=f"bitmap{action['number']}", persistent=action["how"] < 0.5)
@@ -246,7 +248,7 @@ class Commands:
     def unthrottle(self, vm):
         for d in self.plan["disks"]:
             try:
-                ask(vm, "block_set_io_throttle", id=d["id"], bps=0, bps_rd=0, bps_wr=0, iops=0, iops_rd=0, iops_wr=0)
+                hmp(vm, f"block_set_io_throttle {d['id']} 0 0 0 0 0 0")
             except QMPError:
                 pass  # it has no medium, or is gone
 

@@ -70,7 +70,11 @@ def seen(blocks):
         qdev, inserted = entry.get("qdev", ""), entry.get("inserted")
         if inserted and qdev:
             key = qdev.removeprefix("/machine/peripheral/").split("/")[0]
-            found[key] = {"format": inserted["drv"], "image": inserted["image"]["filename"], "name": inserted.get("node-name"),
+            image = inserted["image"]
+            # Under a job's filter it is what the filter is on that a tool opens.
+            while image["format"] not in ("raw", "qcow2") and "backing-image" in image:
+                image = image["backing-image"]
+            found[key] = {"format": image["format"], "image": image["filename"], "name": inserted.get("node-name"),
                           "size": inserted["image"]["virtual-size"]}
     return found
 
@@ -87,13 +91,6 @@ def make_images(images, plan, folder):
         d["socket"] = folder / f"{d['name']}.nbd" if d["nbd"] else None
     with open(folder / "medium", "wb") as file:
         file.write(b"m" * FLOPPY)
-
-
-def real(found, disks, device):
-    """The image file that a tool can open: what is behind a qemu-nbd is opened directly."""
-    if found["image"].startswith(("nbd", "json:")):
-        return next(d["image"] for d in disks if d["id"] == device)
-    return found["image"]
 
 
 def check_clean(images, path, leaks_allowed):

@@ -79,7 +79,8 @@ class Round:
             if arrived:
                 self.compare(target, plan["kill_source"], plan["kill_target"])
             return "completed" if arrived else "completed, destination ended"
-        if not self.source.alive() or end == "source ended":
+        # One that was asked to end tells of a cancelled migration before it does.
+        if not self.source.alive() or self.source.asked or end == "source ended":
             self.source_ended(target)
             return "source ended"
         self.ends(target)
@@ -237,15 +238,13 @@ class Round:
                 except Gone:
                     pass
                 self.exit_of(vm, 0)
-        for storage in self.storages.values():
-            storage.end()
         gone = {kind for side, kind in self.commands.accepted if side == "target"} & {"eject", "insert", "drive_del", "device_del", "reset"}
         for device, found in one.items():
             if device not in other:
                 if not gone and target.name == "target":
                     raise Wrong(f"{device} is missing at the destination")
                 continue
-            a, b = soak_disks.real(found, self.plan["disks"], device), other[device]["image"]
+            a, b = found["image"], other[device]["image"]
             if device == "fdev" and gone:
                 continue
             self.images.tool("compare", "-f", found["format"], "-F", other[device]["format"], a, b)
@@ -303,6 +302,8 @@ class Round:
             ask(source, "cont")
         for device in self.commands.added["source"]:
             ask(source, "device_del", id=device)
+        for drive in self.commands.drives["source"]:
+            ask(source, "human-monitor-command", command_line=f"drive_del {drive}")
         found = soak_disks.seen(ask(source, "query-block"))
         # What a reopen has made read-only is not moved; a resize may have left a raw disk with an odd end.
         skipped = {("source", "reopen")} & self.commands.accepted
