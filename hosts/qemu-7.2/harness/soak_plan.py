@@ -43,7 +43,7 @@ def make_disk(rng, number):
 
 def make_action(rng, side, kind, disks, number):
     """One command; what it does not need stays unused, so that every kind draws the same numbers."""
-    return {"at": rng.choice([-1, 1, 1, 1, 1]) * rng.uniform(0, 0.4) if rng.random() < 0.3 else rng.uniform(0, 1.5),
+    return {"at": rng.uniform(-0.4, 0.4) if rng.random() < 0.4 else rng.uniform(0, 1.5),
             "side": side, "kind": kind, "number": number, "disk": rng.randrange(len(disks)), "how": rng.random(),
             "seconds": rng.uniform(0.05, 1.2), "pick": rng.randrange(1 << 20)}
 

@@ -131,9 +131,11 @@ class Round:
             self.log(f"migrate refused: {error}")
             return "refused"
         except Gone:
-            if target.alive() and not (self.source.asked or self.source.killed):
-                raise
-            return "source ended" if not self.source.alive() else "failed"
+            if self.source.asked or self.source.killed:
+                return "source ended"
+            if target.asked or target.killed:
+                return "failed"
+            raise
         begin = time.monotonic()
         writer = self.writer()
         continue_at = None
