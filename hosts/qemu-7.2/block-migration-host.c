@@ -996,8 +996,6 @@ static int report_failure(QEMUFile *f, int ret)
     }
     migrate_set_error(s, err);
     error_free(err);
-    /* With a return path, a destination would wait for the rest for ever. */
-    qemu_file_shutdown(f);
     return ret;
 }
 
@@ -1073,12 +1071,14 @@ static int block_save_setup(QEMUFile *f, void *opaque)
     return report_failure(f, blk_mig_save_setup(f, opaque));
 }
 
-/* 1 on success: after a 0, savevm would not let RAM have its turn. */
+/*
+ * 1 on success: after a 0, savevm would not let RAM have its turn.  0 on
+ * failure: the stream has the error, and query-migrate the reason; a negative
+ * value would only add a line to stderr that says less.
+ */
 static int block_save_iterate(QEMUFile *f, void *opaque)
 {
-    int ret = blk_mig_save_iterate(f, opaque);
-
-    return ret < 0 ? report_failure(f, ret) : 1;
+    return report_failure(f, blk_mig_save_iterate(f, opaque)) < 0 ? 0 : 1;
 }
 
 /*
@@ -1111,10 +1111,21 @@ static int block_save_complete(QEMUFile *f, void *opaque)
         migrate_set_error(migrate_get_current(), err);
         error_free(err);
         qemu_file_set_error(f, -EINVAL);
-        qemu_file_shutdown(f);
         return -EINVAL;
     }
     return report_failure(f, blk_mig_save_complete(f, opaque));
+}
+
+/* In the main thread, when the migration has ended, whichever way. */
+static void block_save_cleanup(void *opaque)
+{
+    MigrationState *s = migrate_get_current();
+
+    blk_mig_save_cleanup(opaque);
+    if (migrate_use_block() && migration_has_failed(s) && s->to_dst_file) {
+        /* QEMU keeps a return path open: the destination would wait on it. */
+        qemu_file_shutdown(s->to_dst_file);
+    }
 }
 
 static void block_save_pending(QEMUFile *f, void *opaque, uint64_t max_size,
@@ -1165,7 +1176,7 @@ static const SaveVMHandlers savevm_block_handlers = {
     .save_live_pending = block_save_pending,
     .load_state = block_load,
     .load_cleanup = block_load_cleanup,
-    .save_cleanup = blk_mig_save_cleanup,
+    .save_cleanup = block_save_cleanup,
     .is_active = block_is_active,
 };
 

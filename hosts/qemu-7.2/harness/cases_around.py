@@ -319,7 +319,7 @@ def shorter_target(lab, fmt, how):
     size = 9 * MIB
     one = lab.images.filled(lab.path("one"), fmt, size, 0)
     shorter = lab.images.empty(lab.path("shorter"), fmt, size - 512 * 7)
-    source, target = start(lab, disk("disk0", one, fmt), disk("disk0", shorter, fmt), return_path=True)
+    source, target = start(lab, disk("disk0", one, fmt), disk("disk0", shorter, fmt))
     if how == "zeroes only":
         source.io("disk0", f"write -z {size - 4096} 4k")
     elif how == "accepted":

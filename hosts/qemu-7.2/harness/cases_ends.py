@@ -71,7 +71,7 @@ def source_ends(lab, how, when, style):
 def destination_ends(lab, how, when, style):
     """The destination is told to end while it loads: it does, and the source goes on"""
     one, other, disks = two_images(lab, style, 128 * MIB)
-    source, target = start(lab, in_style(style, "disk0", one), in_style(style, "disk0", other), return_path=True)
+    source, target = start(lab, in_style(style, "disk0", one), in_style(style, "disk0", other))
     info = begin(lab, source, 8 * MIB if when == SLOW else 1 << 30)
     check(info["status"] == "active", f"ended too early: {info}")
     status = end(target, how)
@@ -110,7 +110,7 @@ def disk_goes_away(lab, how, when, style):
     # What can be unplugged and emptied without its guest's help is a scsi disk.
     device = "virtio-blk-pci" if how in ("drive_del", "unplug and reset", "external snapshot") else "scsi-hd,removable=on"
     source, target = start(lab, in_style(style, "disk0", one, device=device),
-                           in_style(style, "disk0", other, device=device), return_path=True)
+                           in_style(style, "disk0", other, device=device))
     info = begin(lab, source, 8 * MIB if when == SLOW else 1 << 30)
     check(info["status"] == "active", f"ended too early: {info}")
     snapshot = goes(lab, target, style, how)
@@ -150,7 +150,7 @@ def flush_fails(lab, fmt):
     bad = ["-drive", f"if=none,id=disk0,driver={fmt},file.driver=blkdebug,file.image.driver=file,"
                      f"file.image.filename={other},file.inject-error.0.event=none,file.inject-error.0.iotype=flush,"
                      "file.inject-error.0.errno=5", "-device", "virtio-blk-pci,drive=disk0"]
-    source, target = start(lab, in_style(fmt, "disk0", one), bad, return_path=True)
+    source, target = start(lab, in_style(fmt, "disk0", one), bad)
     source.migrate(lab.uri())
     source.wait_migration("failed")
     failed(lab, source, target)

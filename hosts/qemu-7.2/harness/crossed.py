@@ -43,12 +43,11 @@ def io_name(style, name, device="virtio-blk-pci"):
     return f"-d {name}-device" if device.startswith("scsi") else f"-d /machine/peripheral/{name}-device/virtio-backend"
 
 
-def start(lab, source_args, target_args, return_path=False):
-    """A source and its target. Over a return path the target tells of its failures up to the very end; but QEMU 7.2 leaves
-    a target waiting when it is the source that has failed."""
+def start(lab, source_args, target_args):
+    """A source and its target. Over the return path the target tells of its failures up to the very end."""
     source = lab.vm("ours", "source", source_args)
     target = lab.vm("ours", "target", target_args, incoming=lab.uri())
-    for vm in (source, target) if return_path else ():
+    for vm in (source, target):
         vm.set_capabilities("return-path")
     return source, target
 
