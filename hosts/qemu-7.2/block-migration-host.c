@@ -76,6 +76,9 @@ typedef struct BlkMigRequest {
 static GHashTable *devices;
 static Error *blocker;
 
+/* The last outgoing migration, which may still run, includes disks. */
+static bool disks_moved;
+
 /* Why a device ended the migration, where an errno can't say it. */
 static Error *cause;
 
@@ -1050,6 +1053,7 @@ static int block_save_setup(QEMUFile *f, void *opaque)
 
     error_free(cause);
     cause = NULL;
+    disks_moved = migrate_use_block();
     if (incompatible_capability()) {
         /*
          * The stream has an error already.  One of ours would keep RAM from
@@ -1268,17 +1272,21 @@ static void migration_changed(Notifier *notifier, void *data)
     }
 }
 
-/* Until its thread has ended, which is the last thing that QEMU waits for. */
-static bool is_migrating(void)
+/*
+ * QEMU does not wait for a migration's threads when it ends.  The one of the
+ * return path closes its file last.
+ */
+static bool is_over(MigrationState *s)
 {
-    return g_hash_table_size(devices) ||
-           (migrate_use_block() && migrate_get_current()->to_dst_file);
+    return !g_hash_table_size(devices) && !s->to_dst_file &&
+           !s->rp_state.from_dst_file;
 }
 
 /* Before QEMU takes the block layer down, the migration must have ended. */
 static void shutting_down(Notifier *notifier, void *data)
 {
     int64_t deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + 5000;
+    MigrationState *s = migrate_get_current();
 
     if (shutdown_action == SHUTDOWN_ACTION_PAUSE) {
         return;
@@ -1288,10 +1296,11 @@ static void shutting_down(Notifier *notifier, void *data)
         /* Load's coroutine will not come back to do it. */
         remove_all_devices();
     }
-    if (is_migrating()) {
-        migration_cancel(NULL);
+    if (!disks_moved || is_over(s)) {
+        return;
     }
-    while (is_migrating() &&
+    migration_cancel(NULL);
+    while (!is_over(s) &&
            qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
         qemu_mutex_unlock_iothread();
         g_usleep(1000);
