@@ -63,7 +63,7 @@ class Round:
             if d["nbd"]:
                 self.storages[d["name"]] = soak_disks.Storage(d["image"], d["socket"])
         floppy = {"none": None, "empty": "", "medium": folder / "medium"}[plan["floppy"]]
-        now = [(d, {"image": d["image"], "name": d["name"], "format": d["format"], "nbd": d["socket"]}) for d in plan["disks"]]
+        now = [(d, {"image": d["image"], "name": d["name"], "format": d["format"], "nbd": d["socket"], "base": d.get("base")}) for d in plan["disks"]]
         self.source = self.vm("source", soak_disks.arguments(now, floppy))
         blocks = ask(self.source, "query-block")
         target = self.target("target", soak_disks.seen(blocks))
