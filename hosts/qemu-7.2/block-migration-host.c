@@ -1257,7 +1257,14 @@ static void migration_changed(Notifier *notifier, void *data)
     }
 }
 
-/* The devices must be given back before QEMU takes its block layer down. */
+/* Until its thread has ended, which is the last thing that QEMU waits for. */
+static bool is_migrating(void)
+{
+    return g_hash_table_size(devices) ||
+           (migrate_use_block() && migrate_get_current()->to_dst_file);
+}
+
+/* Before QEMU takes the block layer down, the migration must have ended. */
 static void shutting_down(Notifier *notifier, void *data)
 {
     int64_t deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + 5000;
@@ -1270,10 +1277,10 @@ static void shutting_down(Notifier *notifier, void *data)
         /* Load's coroutine will not come back to do it. */
         remove_all_devices();
     }
-    if (g_hash_table_size(devices)) {
+    if (is_migrating()) {
         migration_cancel(NULL);
     }
-    while (g_hash_table_size(devices) &&
+    while (is_migrating() &&
            qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
         qemu_mutex_unlock_iothread();
         g_usleep(1000);
