@@ -261,7 +261,7 @@ class Round:
         try:
             deadline = time.monotonic() + BOUND
             while target.alive() and self.status(target) == "inmigrate" and time.monotonic() < deadline:
-                if not target.log() and ask(target, "query-migrate").get("status") is None:
+                if ask(target, "query-migrate").get("status") is None:
                     break  # nobody ever called
                 time.sleep(0.02)
             if target.alive() and self.status(target) == "inmigrate" and time.monotonic() >= deadline:
