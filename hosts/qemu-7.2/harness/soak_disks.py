@@ -51,8 +51,14 @@ def arguments(disks, floppy):
             inner = ",".join("file." + part for part in file.split(","))
             args += ["-drive", f"if=none,id={is_now['name']},node-name=n{n},format={is_now['format']},{inner}"]
         else:
-            args += ["-blockdev", f"{file},node-name=f{n}",
-                     "-blockdev", f"driver={is_now['format']},node-name={is_now['name']},file=f{n}"]
+            args += ["-blockdev", f"{file},node-name=f{n}"]
+            backing = ""
+            if is_now.get("base"):
+                # By a name of its own, which a commit leaves the disk with: what QEMU calls it can't be asked for again.
+                args += ["-blockdev", f"driver=file,filename={is_now['base']},node-name=g{n}",
+                         "-blockdev", f"driver=qcow2,node-name=base{n},file=g{n}"]
+                backing = f",backing=base{n}"
+            args += ["-blockdev", f"driver={is_now['format']},node-name={is_now['name']},file=f{n}{backing}"]
         if d["bus"] == "virtio":
             args += ["-device", f"virtio-blk-pci,id={d['id']},addr={5 + n},drive={is_now['name']}" + (",iothread=io0" if d["iothread"] else "")]
         else:
@@ -83,7 +89,7 @@ def make_images(images, plan, folder):
     for d in plan["disks"]:
         path = folder / f"source-{d['name']}"
         if d["backing"]:
-            base = images.filled(folder / f"base-{d['name']}", "qcow2", d["size"], d["zeroes"])
+            base = d["base"] = images.filled(folder / f"base-{d['name']}", "qcow2", d["size"], d["zeroes"])
             images.tool("create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", path)
         else:
             images.filled(path, d["format"], d["size"], d["zeroes"])

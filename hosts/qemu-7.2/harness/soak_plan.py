@@ -48,6 +48,20 @@ def make_action(rng, side, kind, disks, number):
             "seconds": rng.uniform(0.05, 1.2), "pick": rng.randrange(1 << 20)}
 
 
+def without_qemus_own(actions, disks):
+    """Leaves out what makes the unmodified QEMU 7.2 abort, with no migration at all."""
+    kept, backups = [], set()
+    for action in actions:
+        disk = disks[action["disk"]]
+        if action["kind"] == "backup" and disk["iothread"]:
+            # A second drive-backup of a disk in an iothread: "bdrv_do_drained_end: Assertion `bs->quiesce_counter > 0'".
+            if (action["side"], disk["name"]) in backups:
+                continue
+            backups.add((action["side"], disk["name"]))
+        kept.append(action)
+    return kept
+
+
 def make_plan(seed, number):
     rng = random.Random(f"{seed}/{number}")
     disks = [make_disk(rng, i) for i in range(rng.choice([1, 1, 2, 3]))]
@@ -63,6 +77,7 @@ def make_plan(seed, number):
             follow["at"] = max(follow["at"], actions[-1]["at"] + 0.1)
             actions.append(follow)
     actions.sort(key=lambda a: a["at"])
+    actions = without_qemus_own(actions, disks)
     total = sum(d["size"] for d in disks)
     return {"seed": seed, "round": number, "disks": disks, "asks": asks, "actions": actions,
             "floppy": rng.choice(["none", "none", "empty", "medium"]), "zero_blocks": rng.random() < 0.4,

@@ -63,7 +63,7 @@ class Round:
             if d["nbd"]:
                 self.storages[d["name"]] = soak_disks.Storage(d["image"], d["socket"])
         floppy = {"none": None, "empty": "", "medium": folder / "medium"}[plan["floppy"]]
-        now = [(d, {"image": d["image"], "name": d["name"], "format": d["format"], "nbd": d["socket"]}) for d in plan["disks"]]
+        now = [(d, {"image": d["image"], "name": d["name"], "format": d["format"], "nbd": d["socket"], "base": d.get("base")}) for d in plan["disks"]]
         self.source = self.vm("source", soak_disks.arguments(now, floppy))
         blocks = ask(self.source, "query-block")
         target = self.target("target", soak_disks.seen(blocks))
@@ -261,7 +261,7 @@ class Round:
         try:
             deadline = time.monotonic() + BOUND
             while target.alive() and self.status(target) == "inmigrate" and time.monotonic() < deadline:
-                if not target.log() and ask(target, "query-migrate").get("status") is None:
+                if ask(target, "query-migrate").get("status") is None:
                     break  # nobody ever called
                 time.sleep(0.02)
             if target.alive() and self.status(target) == "inmigrate" and time.monotonic() >= deadline:
