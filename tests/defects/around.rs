@@ -49,6 +49,26 @@ fn a_device_that_appears_or_goes_away_ends_the_migration() {
 }
 
 #[test]
+fn a_read_from_a_device_that_went_away_says_so() {
+    let mut bench = Bench::one(1, 5, PLAIN);
+    bench.setup().unwrap();
+    // It goes while a step is at work, and what was being read fails.
+    let machine = Rc::downgrade(&bench.source);
+    *bench.source.script.borrow_mut() = Some(Rc::new(move |_: &Machine, call| {
+        let machine = machine.upgrade().expect("it runs");
+        if call == Call::Read && machine.ios.borrow().len() == 2 {
+            machine.disks.borrow_mut()[0].says = Some(Err(Errno::NO_MEDIUM));
+            machine.ios.borrow_mut().iter_mut().for_each(|io| io.fails = true);
+            machine.complete_some(2);
+        }
+    }));
+    let error = bench.iterate().unwrap_err();
+    assert_eq!(error.to_string(), "can't get the length of device hd0: No medium found");
+    *bench.source.script.borrow_mut() = None;
+    bench.check_released();
+}
+
+#[test]
 fn another_stream_is_refused_and_the_migration_goes_on() {
     let mut bench = Bench::one(1, 5, QUICK);
     bench.stream.identity = 1;
