@@ -150,6 +150,28 @@ static void does_not_shrink(void)
     end(f);
 }
 
+/* On a link that could take all of it in 10 ms, too, the bulk phase is for the guest that runs. */
+static void is_fast(void)
+{
+    BlkMigStats s = { .struct_size = sizeof(s) };
+    QEMUFile *f = begin();
+
+    f->limit = 0;
+    host.latency = MS / 100;
+    step(f);
+    step(f);
+    ok(blk_mig_get_stats(&s));
+    check(s.expected_downtime_ns > 0 && s.expected_downtime_ns < (uint64_t)(10 * MS));
+    check(blk_mig_bulk_active());
+    for (int i = 0; i < 20 && blk_mig_bulk_active(); i++) {
+        must_run_on(pending());
+        step(f);
+    }
+    may_stop(pending());
+    host.latency = MS;
+    end(f);
+}
+
 int main(void)
 {
     bs = host_disk("vda", CHUNKS * CHUNK_SECTORS);
@@ -157,6 +179,7 @@ int main(void)
     shrinks();
     is_little();
     does_not_shrink();
+    is_fast();
     host_end();
     return 0;
 }
