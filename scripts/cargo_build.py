@@ -19,9 +19,10 @@ def library(args):
     command = [args.cargo, "rustc", "--lib", "--crate-type", "staticlib", "--locked", "--profile", args.profile,
                "--manifest-path", args.manifest, "--target-dir", args.target_dir,
                "--message-format", "json-render-diagnostics"]
-    if args.features:
-        command += ["--features", args.features]
-    cargo = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if args.target:
+        command += ["--target", args.target]
+    # cargo looks for its configuration, which may say where vendored crates are, from the folder that it runs in.
+    cargo = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=pathlib.Path(args.manifest).parent)
     if cargo.returncode:
         return cargo.returncode
     messages = [json.loads(line) for line in cargo.stdout.splitlines() if line.startswith("{")]
@@ -38,14 +39,18 @@ def native_libs(args):
     with tempfile.TemporaryDirectory() as folder:
         empty = pathlib.Path(folder, "empty.rs")
         empty.write_text("")
-        rustc = subprocess.run([args.rustc, "--crate-type", "staticlib", "--print", "native-static-libs",
-                                "--out-dir", folder, str(empty)], stderr=subprocess.PIPE, text=True)
+        command = [args.rustc, "--crate-type", "staticlib", "--print", "native-static-libs", "--out-dir", folder, str(empty)]
+        if args.target:
+            command += ["--target", args.target]
+        rustc = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     for line in rustc.stderr.splitlines():
         _, found, libraries = line.partition("native-static-libs: ")
         if found:
-            print(libraries.strip())
+            # Every C compiler adds it, or in a static program its twin, by itself.
+            print(" ".join(name for name in libraries.split() if name != "-lgcc_s"))
             return 0
-    sys.stderr.write(rustc.stderr)
+    what = f"for {args.target} " if args.target else ""
+    sys.stderr.write(f"{args.rustc} can't build a library {what}(is Rust's standard library for it there?): {rustc.stderr}")
     return 1
 
 
@@ -55,10 +60,11 @@ def main():
     build = commands.add_parser("library")
     for name in ("--cargo", "--profile", "--manifest", "--target-dir", "--output"):
         build.add_argument(name, required=True)
-    build.add_argument("--features", default="")
+    build.add_argument("--target", default="", help="cargo's name of the machine; empty for this one")
     build.set_defaults(run=library)
     libs = commands.add_parser("native-libs")
     libs.add_argument("--rustc", required=True)
+    libs.add_argument("--target", default="")
     libs.set_defaults(run=native_libs)
     args = parser.parse_args()
     return args.run(args)
