@@ -85,9 +85,9 @@ impl Incoming {
         let identity = stream.identity();
         if self.stream.replace(identity) != Some(identity) {
             self.forget();
-            // What an earlier migration has met is over.
-            let _ = host.ran_short();
         }
+        // What ran short before is over.
+        let _ = host.ran_short();
         let bytes = settings.geometry.chunk_bytes();
         let kept = self.pool.take().filter(|pool| pool.limit() == settings.max_buffers as usize);
         let pool = kept.unwrap_or_else(|| Pool::new(settings.max_buffers, bytes, Arc::clone(status)));
@@ -109,6 +109,7 @@ impl Incoming {
             section.note_written(&mut self.written);
             if percent == Some(100) { section.flush(&mut self.written) } else { Ok(()) }
         });
+        let result = result.and_then(|()| host.check_memory());
         drop(section);
         if result.is_err() {
             self.stream = None;
