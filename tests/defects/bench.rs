@@ -10,8 +10,9 @@ use blkmig::module::{Module, Options};
 use blkmig::source::{Link, Step};
 
 use crate::sim::disk::{Disk, Kind};
+use crate::sim::guest::GuestMode;
 use crate::sim::host::SimHost;
-use crate::sim::machine::{Features, GuestMode, Machine};
+use crate::sim::machine::{Features, Machine};
 use crate::sim::model::{Model, ModelDisk};
 use crate::sim::stream::{InStream, OutStream, SimMonitor};
 use crate::sim::{Call, Sim};
