@@ -100,7 +100,10 @@ fn changes_that_nobody_is_told_of() {
 
 #[test]
 fn writes_that_tracking_does_not_wait_for() {
-    notices_with(Sabotage::NoWait, "lacks", |scenario| scenario.guest = (GuestMode::Seen, 300));
+    notices_with(Sabotage::NoWait, "lacks", |scenario| {
+        scenario.guest = (GuestMode::Seen, 0);
+        scenario.guest_burst = 8;
+    });
 }
 
 #[test]

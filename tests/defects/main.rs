@@ -13,3 +13,4 @@ mod endless;
 mod sim;
 mod source;
 mod styles;
+mod words;
