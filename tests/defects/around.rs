@@ -65,10 +65,13 @@ fn a_device_that_is_replaced_or_not_listed_any_more_ends_the_migration() {
             bench.write(0, 2..3, 7);
             if late {
                 once(&bench.source, Call::Read, change);
+                assert_eq!(bench.complete(), Err(error.clone()));
             } else {
                 change(&bench.source);
+                let calls = record(&bench.source);
+                assert_eq!(bench.complete(), Err(error.clone()));
+                assert!(!calls.borrow().contains(&Call::Read), "it is known at the start");
             }
-            assert_eq!(bench.complete(), Err(error.clone()));
             bench.check_released();
         }
     }

@@ -10,7 +10,7 @@ use blkmig::request::{ReadRequest, WriteRequest};
 
 use super::disk::{Disk, Kind, run};
 use super::guest::GuestMode;
-use super::machine::Machine;
+use super::machine::{Features, Machine};
 use super::{Call, Sabotage};
 
 pub(crate) struct SimHost(pub(crate) Rc<Machine>);
@@ -224,11 +224,16 @@ impl Device for SimDevice {
         if self.enter(Call::KnownZero) {
             return rng.pick(&[None, Some(Extent { is: true, sectors: 0 }), Some(Extent { is: true, sectors: -7 })]);
         }
-        if !self.machine.features.known_zero || rng.chance(100) {
+        let Features { known_zero, tiny_extents, .. } = self.machine.features;
+        if !known_zero || (!tiny_extents && rng.chance(100)) {
             return None;
         }
         let (is, sectors) = self.with(|disk| run(range, |sector| disk.is_zero(sector)));
-        let sectors = if rng.chance(200) { 1 + rng.below(sectors) } else { sectors };
+        let sectors = match rng.below(5) {
+            _ if tiny_extents => 1,
+            0 => 1 + rng.below(sectors),
+            _ => sectors,
+        };
         Some(Extent { is, sectors: sectors as i64 })
     }
 

@@ -27,7 +27,7 @@ pub(crate) struct Features {
     /// `write_zeroes` is there, but the disks don't have it.
     pub(crate) zeroes_unsupported: bool,
     pub(crate) known_zero: bool,
-    /// It tells of one sector at a time whether it is allocated.
+    /// It tells of one sector at a time whether it is allocated, or zero.
     pub(crate) tiny_extents: bool,
     pub(crate) cluster: Option<u64>,
     pub(crate) owned_buffers: bool,
