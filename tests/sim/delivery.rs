@@ -46,6 +46,9 @@ impl Run {
                 if stream.failed.is_some() && !self.sim.was_struck() {
                     self.wrong("a load says Ok, but the stream has failed");
                 }
+                if self.destination.around.must_have_failed(None) {
+                    self.wrong("a load says Ok, though it was told why it must not");
+                }
             }
             Ok(Err(error)) => {
                 self.sim.trace(|| format!("load failed: {error:?}"));

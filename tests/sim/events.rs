@@ -74,7 +74,7 @@ pub(crate) struct Around {
     changed: Cell<Option<usize>>,
     /// What holds still.
     present: Cell<Option<Event>>,
-    /// The engine was told of it, or has had every reason to ask.
+    /// The engine was told of something for which it must fail, or has had every reason to ask.
     told: Cell<bool>,
     in_last_stage: Cell<bool>,
 }
@@ -87,6 +87,11 @@ impl Around {
 
     pub(crate) fn present(&self) -> Option<Event> {
         self.present.get()
+    }
+
+    /// The engine is told of something for which it must fail.
+    pub(crate) fn tell(&self) {
+        self.told.set(true);
     }
 
     pub(crate) fn begin_last_stage(&self) {
@@ -173,7 +178,7 @@ impl Machine {
             None => false,
         };
         if told {
-            self.around.told.set(true);
+            self.around.tell();
         }
     }
 
@@ -181,7 +186,7 @@ impl Machine {
     pub(crate) fn notice_read(&self) {
         let around = &self.around;
         if around.in_last_stage.get() && around.present.get().is_some_and(Event::lasts) {
-            around.told.set(true);
+            around.tell();
         }
     }
 }

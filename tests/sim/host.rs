@@ -95,7 +95,11 @@ impl Host for SimHost {
     }
 
     fn ran_short(&self) -> bool {
-        self.0.enter(Call::RanShort)
+        let short = self.0.enter(Call::RanShort);
+        if short {
+            self.0.around.tell();
+        }
+        short
     }
 }
 

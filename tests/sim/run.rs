@@ -259,7 +259,7 @@ impl Run {
                     self.wrong(format!("stage {stage}: {what}"));
                 }
                 if self.source.around.must_have_failed(before) {
-                    self.wrong(format!("stage {stage} went well, though a device went away or changed"));
+                    self.wrong(format!("stage {stage} went well, though it was told why it must not"));
                 }
                 let section = std::mem::take(&mut stream.section);
                 self.send(section);
