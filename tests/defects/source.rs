@@ -11,7 +11,7 @@ use blkmig::module::Options;
 use crate::bench::{Bench, PLAIN, QUICK, once, record, write};
 use crate::sim::Call;
 use crate::sim::disk::Kind;
-use crate::sim::machine::Features;
+use crate::sim::machine::{Features, Machine};
 
 #[test]
 fn row_01_the_last_stage_sends_all_whatever_the_limit() {
@@ -286,8 +286,9 @@ fn row_11_a_read_error_in_the_last_stage_ends_it() {
         bench.setup().unwrap();
         bench.run_dry();
         bench.write(0, 3..4, 6);
-        // Every call from here on fails that can: reads will.
-        once(&bench.source, Call::Read, |source| source.sim.error_rate.set(10_000));
+        let reads_fail =
+            |source: &Machine, call| source.sim.error_rate.set(if call == Call::Read { 10_000 } else { 0 });
+        *bench.source.script.borrow_mut() = Some(Rc::new(reads_fail));
         if stages {
             let mut link = blkmig::source::Link { stream: &mut bench.stream, monitor: None };
             assert_eq!(bench.from.save_live(&mut link, 3), 0);
