@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Calls of the host's that are out of place: they are refused as the header says, and change nothing.
 
+use std::rc::Rc;
+
 use blkmig::buffers::Buffer;
 use blkmig::error::{Errno, Error};
 use blkmig::host::Stream;
 use blkmig::source::Link;
-use std::rc::Rc;
 
 use super::Sabotage;
 use super::host::SimHost;
