@@ -4,8 +4,9 @@ import signal
 import threading
 import time
 
+from .images import ImageError
 from .qmp import QMPError
-from .soak_plan import BAD, MIB, QUERIES
+from .soak_plan import BAD, BOUND, MIB, QUERIES
 
 
 class Gone(Exception):
@@ -25,6 +26,7 @@ def ask(vm, execute, **arguments):
         if "does not answer" in text and "timed out" in text:
             raise Hang(f"{vm.name}: {execute}: {text}") from None
         if "monitor is gone" in text or "does not answer" in text:
+            vm.gone = True
             raise Gone(f"{vm.name}: {execute}") from None
         raise
 
@@ -42,6 +44,7 @@ class Commands:
     def __init__(self, vms, plan, folder, storages):
         self.vms, self.plan, self.folder, self.storages = vms, plan, folder, storages
         self.timers = []
+        self.storage_error = None
         self.accepted = set()       # (side, kind)
         self.jobs = {"source": [], "target": []}
         self.added = {"source": [], "target": []}
@@ -57,6 +60,8 @@ class Commands:
         for timer in self.timers:
             timer.join()
         self.timers.clear()
+        if self.storage_error:
+            raise self.storage_error
 
     def send(self, action):
         """Returns accepted, refused, or gone, and why."""
@@ -95,7 +100,10 @@ class Commands:
 
     def quit(self, vm, _):
         vm.asked = True
-        ask(vm, "quit")
+        try:
+            ask(vm, "quit")
+        except Gone:
+            pass  # the answer and the end of the process race
 
     def sigterm(self, vm, _):
         vm.asked = True
@@ -116,10 +124,16 @@ class Commands:
     def storage_kill(self, _, action):
         storage = self.served(action)
         storage.end()
-        self.later(action["seconds"], storage.start)
+        self.later(action["seconds"], self.storage_back, storage)
+
+    def storage_back(self, storage):
+        try:
+            storage.start()
+        except ImageError as error:
+            self.storage_error = error
 
     def served(self, action):
-        storage = self.storages.get(self.disk(action)["name"])
+        storage = self.storages.get((action["side"], self.disk(action)["name"]))
         if not storage:
             raise QMPError("not behind a qemu-nbd")
         return storage
@@ -139,10 +153,14 @@ class Commands:
         ask(vm, "migrate_cancel")
 
     def parameters(self, vm, action):
-        ask(vm, "migrate-set-parameters", downtime_limit=[1, 30, 200][action["pick"] % 3], max_bandwidth=MIB * (8 + action["pick"] % 64))
+        # One that must not end yet (Round.slow) stays as slow as it is.
+        speed = {"max_bandwidth": MIB * (8 + action["pick"] % 64)} if self.plan["asks"] or not self.plan["writes"] else {}
+        ask(vm, "migrate-set-parameters", downtime_limit=[1, 30, 200][action["pick"] % 3], **speed)
 
     def bad(self, vm, action):
         execute, arguments = BAD[action["pick"] % len(BAD)]
+        if execute == "migrate" and action["at"] >= 0 and not self.plan["asks"]:
+            raise QMPError("it would hide that the migration has completed")
         ask(vm, execute, **arguments)
 
     def query(self, vm, action):
@@ -189,13 +207,14 @@ class Commands:
         if d["style"] != "blockdev":
             raise QMPError("no -blockdev")
         options = {"driver": d["format"], "node-name": d["name"], "file": f"f{d['number']}"}
-        if action["how"] < 0.6:
+        # What arrives while the target's file is copied would be missing in the copy.
+        if action["how"] < 0.6 and action["side"] == "source":
             other = self.file(action, "other")
             with open(d["image"], "rb") as one, open(other, "wb") as two:
                 two.write(one.read())
             ask(vm, "blockdev-add", driver="file", node_name=f"other{action['number']}", filename=other)
             options["file"] = f"other{action['number']}"
-        elif action["how"] < 0.8:
+        elif action["pick"] % 2:
             options["discard"] = "unmap"
         else:
             options["read-only"] = True
@@ -253,9 +272,9 @@ class Commands:
                 pass  # it has no medium, or is gone
 
 
-def end_jobs(vm, seconds=30):
+def end_jobs(vm):
     """Cancels all jobs and waits for their ends."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + BOUND
     while jobs := ask(vm, "query-block-jobs"):
         if time.monotonic() > deadline:
             raise Hang(f"{vm.name}: a job does not end: {jobs}")

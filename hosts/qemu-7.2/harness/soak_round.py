@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One round of the soak: a migration with things going on, and what has to be true afterwards."""
+import pathlib
 import random
 import shutil
 import time
@@ -8,10 +9,10 @@ from . import soak_disks
 from .images import ImageError, Images
 from .qmp import QMPError
 from .soak_commands import Commands, Gone, Hang, ask, end_jobs
-from .soak_plan import MIB, describe, make_plan
+from .soak_plan import BOUND, MIB, describe, make_plan
 from .vm import BUILD, ENDED, VM, VMError
 
-BOUND = 60  # seconds until a hang is called one
+SLOW = 16 << 10  # bytes a second: RAM alone takes much longer than any round writes
 
 
 class Wrong(Exception):
@@ -33,8 +34,9 @@ class Round:
         self.lines.append(f"{time.monotonic() - self.start_time:7.3f} {text}")
 
     def vm(self, name, args, incoming=None):
-        vm = VM(self.binary, self.folder, name, args, incoming=incoming, accel=self.plan["accel"])
-        vm.asked = False
+        vm = VM(self.binary, self.folder, name, ["-name", "debug-threads=on", *args], incoming=incoming, accel=self.plan["accel"])
+        vm.qmp.socket.settimeout(BOUND)
+        vm.asked = vm.gone = False
         self.vms.append(vm)
         return vm
 
@@ -47,7 +49,9 @@ class Round:
         finally:
             if hasattr(self, "commands"):
                 self.commands.settle()
-            time.sleep(0.2 if any(vm.log().endswith("failed.") for vm in self.vms) else 0)  # a core may be being written
+            for vm in self.vms:
+                if not vm.killed and (vm.gone or vm.log().endswith("failed.")):
+                    vm.wait_exit(BOUND)  # a core may be being written
             dead = [vm for vm in self.vms if not vm.killed and (vm.process.poll() or 0) < 0]
             for vm in self.vms:
                 vm.kill()
@@ -59,11 +63,9 @@ class Round:
     def _run(self):
         plan, folder = self.plan, self.folder
         soak_disks.make_images(self.images, plan, folder)
-        for d in plan["disks"]:
-            if d["nbd"]:
-                self.storages[d["name"]] = soak_disks.Storage(d["image"], d["socket"])
         floppy = {"none": None, "empty": "", "medium": folder / "medium"}[plan["floppy"]]
-        now = [(d, {"image": d["image"], "name": d["name"], "format": d["format"], "nbd": d["socket"], "base": d.get("base")}) for d in plan["disks"]]
+        now = [(d, {"image": d["image"], "name": d["name"], "format": d["format"], "nbd": self.serve("source", d, d["image"]),
+                    "base": d.get("base")}) for d in plan["disks"]]
         self.source = self.vm("source", soak_disks.arguments(now, floppy))
         blocks = ask(self.source, "query-block")
         target = self.target("target", soak_disks.seen(blocks))
@@ -87,6 +89,14 @@ class Round:
         self.again()
         return end
 
+    def serve(self, name, disk, image):
+        """Starts the disk's storage, if it has one; returns its socket."""
+        if not disk["nbd"].get(name):
+            return None
+        socket = self.folder / f"{name}-{disk['name']}.nbd"
+        self.storages[name, disk["name"]] = soak_disks.Storage(image, socket)
+        return socket
+
     def target(self, name, found):
         """A destination with what the source has at the moment."""
         disks = []
@@ -95,7 +105,7 @@ class Round:
             # The format of the plan: a raw disk that became a qcow2 may well be moved to a raw one.
             image = self.images.empty(self.folder / f"{name}-{d['name']}", d["format"], there["size"])
             node = d["name"] if d["style"] == "drive" else there["name"]
-            disks.append((d, {"image": image, "name": node, "format": d["format"], "nbd": None}))
+            disks.append((d, {"image": image, "name": node, "format": d["format"], "nbd": self.serve(name, d, image)}))
         floppy = None
         if self.plan["floppy"] != "none":
             floppy = ""
@@ -113,7 +123,28 @@ class Round:
         names = {"return-path": self.plan["return_path"], "zero-blocks": self.plan["zero_blocks"], "pause-before-switchover": asks}
         ask(vm, "migrate-set-capabilities", capabilities=[{"capability": n, "state": s} for n, s in names.items()])
 
+    def threads(self):
+        """The names of the source's threads."""
+        names = set()
+        for file in pathlib.Path(f"/proc/{self.source.process.pid}/task").glob("*/comm"):
+            try:
+                names.add(file.read_text().strip())
+            except OSError:
+                pass  # it has ended
+        return names
+
+    def wait_cleanup(self):
+        """A migration is called ended before it is: QEMU 7.2 would mix it up with the next, and starts the guest again last."""
+        deadline = time.monotonic() + BOUND
+        while (ask(self.source, "query-migrate").get("status") not in (None, *ENDED)
+               or self.threads() & {"live_migration", "return path"}):
+            if time.monotonic() > deadline:
+                raise Hang("a migration that has ended leaves its threads")
+            time.sleep(0.01)
+        ask(self.source, "query-status")  # behind the last step, which runs where the monitor does
+
     def start(self, target, asks, bandwidth):
+        self.wait_cleanup()
         self.capabilities(self.source, asks)
         if self.plan["return_path"] and target.alive():
             ask(target, "migrate-set-capabilities", capabilities=[{"capability": "return-path", "state": True}])
@@ -125,8 +156,11 @@ class Round:
         plan = self.plan
         if not self.source.alive() or self.source.asked:
             return "source ended"
+        # A write after the disks were given up is no guest's: QEMU aborts on it. A source that asks
+        # before it switches is safe; another one does not get that far while it is slow.
+        slow = plan["writes"] and not plan["asks"]
         try:
-            self.start(target, plan["asks"], plan["bandwidth"])
+            self.start(target, plan["asks"], SLOW if slow else plan["bandwidth"])
         except QMPError as error:
             self.log(f"migrate refused: {error}")
             return "refused"
@@ -161,10 +195,10 @@ class Round:
                         except QMPError as error:
                             self.log(f"migrate-continue: {error}")
                         continue_at = "sent"
-                # A write after the disks were given up is no guest's: QEMU aborts on it. A source
-                # that asks before it switches is safe; another one only while much is left.
-                if plan["writes"] and passed < plan["write_for"] and status == "active" and (
-                        plan["asks"] or info.get("disk", {}).get("remaining", 0) > max(3 * MIB, plan["bandwidth"] // 4)):
+                if slow and passed >= plan["write_for"]:
+                    ask(self.source, "migrate-set-parameters", max_bandwidth=plan["bandwidth"])
+                    slow = False
+                if plan["writes"] and passed < plan["write_for"] and status == "active":
                     writer()
                     time.sleep(plan["write_pause"])
                 else:
@@ -221,7 +255,8 @@ class Round:
             pass
         self.exit_of(target, 0, 1)
         # Without the return path the source can't know of the last bytes' fate.
-        told = {kind for side, kind in self.commands.accepted if side == "target"} - {"query", "bad", "stop", "cont", "stall", "throttle"}
+        told = {kind for side, kind in self.commands.accepted if side == "target"} - {
+            "query", "bad", "stop", "cont", "stall", "throttle", "parameters", "migrate_cancel", "storage_stall"}
         if not told:
             raise Wrong(f"completed, but nobody arrived: {target.log()[-1500:]}")
         return False
@@ -293,6 +328,7 @@ class Round:
     def again(self):
         """The source runs on, and its next migration, with nothing else going on, works."""
         source = self.source
+        self.wait_cleanup()
         end_jobs(source)
         self.commands.unthrottle(source)
         status = self.status(source)
