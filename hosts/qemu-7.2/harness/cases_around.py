@@ -213,24 +213,24 @@ def nobody_writes(lab, kind):
     lab.note(lines[0])
 
 
-@case(["ours", "unmodified"])
+@case(["ours", "debian"])
 def no_device(lab, which):
     """A drive that no device uses moves like any other"""
     disks = [(name, lab.images.filled(lab.path(f"{name}-one"), "raw", 8 * MIB),
               lab.images.empty(lab.path(f"{name}-other"), "raw", 8 * MIB), "raw") for name in ("disk0", "drive1")]
-    source, target = (lab.vm(who, name, disk("disk0", disks[0][side], "raw") + spare("drive1", disks[1][side]),
-                             incoming=lab.uri() if side == 2 else None)
+    source, target = (lab.vm(who, name, disk("disk0", disks[0][side], "raw") + spare("drive1", disks[1][side]) + ["-S"],
+                             incoming=lab.uri() if side == 2 else None, accel="tcg")
                       for who, name, side in ((which, "source", 1), ("ours", "target", 2)))
     arrive(lab, source, target, disks, downtime_ms=1)
 
 
-@case(READ_ONLY_DEVICES, ["ours", "unmodified"])
+@case(READ_ONLY_DEVICES, ["ours", "debian"])
 def target_may_not_write(lab, kind, which):
     """Only the destination's device can't write: an error that names the drive"""
     disks = [("drive1", lab.images.filled(lab.path("one"), "raw", 8 * MIB),
               lab.images.empty(lab.path("other"), "raw", 8 * MIB), "raw")]
-    source = lab.vm(which, "source", disk("drive1", disks[0][1], "raw"))
-    target = lab.vm("ours", "target", second_drive("drive1", disks[0][2], kind), incoming=lab.uri())
+    source = lab.vm(which, "source", disk("drive1", disks[0][1], "raw"), accel="tcg")
+    target = lab.vm("ours", "target", second_drive("drive1", disks[0][2], kind), incoming=lab.uri(), accel="tcg")
     for vm in (source, target):
         vm.set_capabilities("return-path")
     source.migrate(lab.uri(), downtime_ms=1)

@@ -49,6 +49,26 @@ def install_twice_and_undo(lab):
         check(content(root) == before, "--undo left something")
 
 
+@case()
+def install_over_older(lab):
+    """install takes the place of what an older version of it has installed"""
+    root = tree(lab)
+    before = content(root)
+    install(root)
+    installed = content(root)
+    for path in (root / "migration").glob("block-migration-*"):
+        path.unlink()
+    (root / "migration/block-migration-host.c").write_text("/* Block migration by the blkmig library: its tables */\n")
+    (root / "migration/block-migration-old.c").write_text("/* Block migration by the blkmig library: gone */\n")
+    (root / "migration/block-migration-theirs.c").write_text("/* a vendor's own */\n")
+    build = root / "migration/meson.build"
+    build.write_text("".join("  softmmu_ss.add(files('block-migration-host.c'), blkmig.get_variable('blkmig_dep'))\n"
+                             if "block-migration-" in line else line for line in build.read_text().splitlines(True)))
+    theirs = {pathlib.Path("migration/block-migration-theirs.c"): b"/* a vendor's own */\n"}
+    check(install(root).returncode == 0 and content(root) == installed | theirs, "not as if installed anew")
+    check(install("--undo", root).returncode == 0 and content(root) == before | theirs, "--undo left something")
+
+
 @case(["of another version", "with another block.c", "with another migration/meson.build", "without a stream"])
 def install_refuses(lab, what):
     """install refuses a tree that it does not know"""

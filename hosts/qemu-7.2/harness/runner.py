@@ -106,6 +106,7 @@ def title(function, values):
 def run(pattern="", keep=False):
     """Runs the cases whose title holds the pattern; returns whether none failed."""
     count = {"passed": 0, "failed": 0, "skipped": 0}
+    failures = []
     parent = "/dev/shm" if shutil.disk_usage("/dev/shm").free > 4 << 30 else None
     top = pathlib.Path(tempfile.mkdtemp(prefix="blkmig-", dir=parent))
     images = Images(top, BUILD / "qemu-img")
@@ -119,7 +120,10 @@ def run(pattern="", keep=False):
             start = time.monotonic()
             result, why, notes = run_case(function, values, folder, images)
             count[result] += 1
-            print(f"{result:8}{time.monotonic() - start:6.1f} s  {name}" + (f" -- {why}" if why else ""), flush=True)
+            line = f"{result:8}{time.monotonic() - start:6.1f} s  {name}" + (f" -- {why}" if why else "")
+            print(line, flush=True)
+            if result == "failed":
+                failures.append(line)
             for text in notes:
                 print(f"{'':16}  note: {text}", flush=True)
             if not keep:
@@ -127,5 +131,8 @@ def run(pattern="", keep=False):
     finally:
         if not keep:
             shutil.rmtree(top)
+    # Once more where a reader of a long log looks first.
+    for line in failures:
+        print(line)
     print(f"{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped")
     return count["failed"] == 0

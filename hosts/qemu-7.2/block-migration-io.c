@@ -1,0 +1,301 @@
+/*
+ * Block migration by the blkmig library: requests
+ *
+ * SPDX-License-Identifier: GPL-2.0-only
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/main-loop.h"
+#include "block/block_int.h"
+#include "block-migration-host.h"
+
+/* How long the end of a migration waits for reads that are in flight. */
+#define FLUSH_WAIT_MS 100
+
+typedef struct BlkMigRequest {
+    BlkMigDevice *dev;
+    QEMUIOVector qiov;
+    BlkMigCompletion *cb;
+    void *opaque;
+} BlkMigRequest;
+
+/* The requests; accessed with atomic operations. */
+static unsigned in_flight;
+static unsigned completed;
+static Coroutine *waiting_co;
+
+static int bdrv_ops_is_allocated(BlockDriverState *bs, int64_t sector, int nb,
+                                 int *pnum)
+{
+    DEVICE_LOCK_GUARD(bs);
+    int64_t count = 0;
+    int ret = bdrv_is_allocated(bs, BYTES(sector), BYTES(nb), &count);
+
+    *pnum = count >> BDRV_SECTOR_BITS;
+    return ret;
+}
+
+/*
+ * Something that load's coroutine asks for.  It runs in the main AioContext,
+ * while what the device's own has submitted completes there: the two would
+ * change the same lists at once.  So another coroutine does it over there.
+ */
+typedef struct BlkMigCall {
+    int (*fn)(struct BlkMigCall *call);
+    BlockBackend *blk;
+    int64_t offset;
+    int64_t bytes;
+    int64_t count;
+    const void *buf;
+    int ret;
+    Coroutine *caller;
+} BlkMigCall;
+
+static void coroutine_fn call_there(void *opaque)
+{
+    BlkMigCall *call = opaque;
+
+    call->ret = call->fn(call);
+    aio_co_wake(call->caller);
+}
+
+static int call_device(BlockDriverState *bs, BlkMigCall *call)
+{
+    DEVICE_LOCK_GUARD(bs);
+    BlkMigDevice *dev;
+
+    call->blk = blkmig_find_backend(bs);
+    if (!call->blk) {
+        return -ENODEV;
+    }
+    if (!qemu_in_coroutine()) {
+        return call->fn(call);
+    }
+    dev = blkmig_find_device(bs);
+    blkmig_get_device(dev);
+    call->caller = qemu_coroutine_self();
+    aio_co_enter(blk_get_aio_context(call->blk),
+                 qemu_coroutine_create(call_there, call));
+    qemu_coroutine_yield();
+    blkmig_put_device(dev);
+    return call->ret;
+}
+
+static int call_is_zero(BlkMigCall *call)
+{
+    BlockDriverState *bs = blk_bs(call->blk);
+    int ret;
+
+    if (!bs) {
+        return -ENODEV;
+    }
+    blk_inc_in_flight(call->blk);
+    ret = bdrv_block_status_above(bs, NULL, call->offset, call->bytes,
+                                  &call->count, NULL, NULL);
+    blk_dec_in_flight(call->blk);
+    return ret < 0 ? ret : !!(ret & BDRV_BLOCK_ZERO);
+}
+
+static int bdrv_ops_is_zero(BlockDriverState *bs, int64_t sector, int nb,
+                            int *pnum)
+{
+    BlkMigCall call = {
+        .fn = call_is_zero,
+        .offset = BYTES(sector),
+        .bytes = BYTES(nb),
+    };
+    int ret = call_device(bs, &call);
+
+    *pnum = call.count >> BDRV_SECTOR_BITS;
+    return ret;
+}
+
+static int bdrv_ops_cluster_size(BlockDriverState *bs)
+{
+    DEVICE_LOCK_GUARD(bs);
+    BlockDriverState *node = blkmig_find_node(bs);
+    BlockDriverInfo bdi;
+
+    return node && bdrv_get_info(node, &bdi) >= 0 ? bdi.cluster_size : 0;
+}
+
+/* In the device's AioContext, or whoever polls with the iothread lock. */
+static void request_done(void *opaque, int ret)
+{
+    g_autofree BlkMigRequest *req = opaque;
+    Coroutine *co;
+
+    req->cb(req->opaque, MIN(ret, 0));
+    /* The last reference if the migration has ended without it. */
+    blkmig_put_device(req->dev);
+
+    qatomic_dec(&in_flight);
+    qatomic_inc(&completed);
+    co = qatomic_xchg(&waiting_co, NULL);
+    if (co) {
+        aio_co_wake(co);
+    }
+    aio_wait_kick();
+}
+
+static bool nothing_completed(unsigned seen)
+{
+    return qatomic_read(&in_flight) && qatomic_read(&completed) == seen;
+}
+
+/* Outside load's coroutine: with the iothread lock, only we can poll. */
+static void bdrv_ops_aio_wait(void)
+{
+    unsigned seen = qatomic_read(&completed);
+
+    if (qemu_in_coroutine()) {
+        qatomic_xchg(&waiting_co, qemu_coroutine_self());
+        /* A completion that has taken waiting_co will wake us. */
+        if (nothing_completed(seen) || !qatomic_xchg(&waiting_co, NULL)) {
+            qemu_coroutine_yield();
+        }
+    } else {
+        DEVICE_LOCK_GUARD(NULL);
+
+        AIO_WAIT_WHILE(NULL, nothing_completed(seen));
+    }
+}
+
+/*
+ * Storage that hangs must not hold up the monitor where a migration ends: the
+ * source waits no longer than its reads should take, and what is in flight
+ * then keeps its device until it completes.  The migration thread has not got
+ * the iothread lock there, and the library gives the main thread some time.
+ */
+static void bdrv_ops_aio_flush(void)
+{
+    int64_t deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + FLUSH_WAIT_MS;
+
+    if (qemu_in_coroutine()) {
+        while (qatomic_read(&in_flight)) {
+            bdrv_ops_aio_wait();
+        }
+    } else if (qemu_mutex_iothread_locked()) {
+        while (qatomic_read(&in_flight) &&
+               qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
+            if (!aio_poll(qemu_get_aio_context(), false)) {
+                g_usleep(100);
+            }
+        }
+    }
+}
+
+static void *submit(typeof(&blk_aio_preadv) fn, BlockDriverState *bs,
+                    int64_t sector, const uint8_t *buf, int nb,
+                    BlkMigCompletion *cb, void *opaque)
+{
+    DEVICE_LOCK_GUARD(bs);
+    BlockBackend *blk;
+    BlkMigRequest *req;
+
+    blkmig_stop_if_closing();
+    blk = blkmig_find_backend(bs);
+    if (!blk) {
+        return NULL;
+    }
+    req = g_new0(BlkMigRequest, 1);
+    req->dev = blkmig_find_device(bs);
+    blkmig_get_device(req->dev);
+    qemu_iovec_init_buf(&req->qiov, (void *)buf, BYTES(nb));
+    req->cb = cb;
+    req->opaque = opaque;
+    qatomic_inc(&in_flight);
+    return fn(blk, BYTES(sector), &req->qiov, 0, request_done, req);
+}
+
+static void *bdrv_ops_aio_read(BlockDriverState *bs, int64_t sector,
+                               uint8_t *buf, int nb, BlkMigCompletion *cb,
+                               void *opaque)
+{
+    return submit(blk_aio_preadv, bs, sector, buf, nb, cb, opaque);
+}
+
+static void *bdrv_ops_aio_write(BlockDriverState *bs, int64_t sector,
+                                const uint8_t *buf, int nb,
+                                BlkMigCompletion *cb, void *opaque)
+{
+    return submit(blk_aio_pwritev, bs, sector, buf, nb, cb, opaque);
+}
+
+static int bdrv_ops_read(BlockDriverState *bs, int64_t sector, uint8_t *buf,
+                         int nb)
+{
+    DEVICE_LOCK_GUARD(bs);
+
+    return blk_pread(blkmig_find_backend(bs), BYTES(sector), BYTES(nb), buf, 0);
+}
+
+static int call_write(BlkMigCall *call)
+{
+    return blk_pwrite(call->blk, call->offset, call->bytes, call->buf, 0);
+}
+
+static int bdrv_ops_write(BlockDriverState *bs, int64_t sector,
+                          const uint8_t *buf, int nb)
+{
+    BlkMigCall call = {
+        .fn = call_write,
+        .offset = BYTES(sector),
+        .bytes = BYTES(nb),
+        .buf = buf,
+    };
+
+    return call_device(bs, &call);
+}
+
+static int call_write_zeroes(BlkMigCall *call)
+{
+    return blk_pwrite_zeroes(call->blk, call->offset, call->bytes,
+                             BDRV_REQ_MAY_UNMAP);
+}
+
+static int bdrv_ops_write_zeroes(BlockDriverState *bs, int64_t sector, int nb)
+{
+    BlkMigCall call = {
+        .fn = call_write_zeroes,
+        .offset = BYTES(sector),
+        .bytes = BYTES(nb),
+    };
+
+    return call_device(bs, &call);
+}
+
+static int call_flush(BlkMigCall *call)
+{
+    return blk_flush(call->blk);
+}
+
+static int bdrv_ops_flush(BlockDriverState *bs)
+{
+    BlkMigCall call = { .fn = call_flush };
+
+    return call_device(bs, &call);
+}
+
+const BlkMigBdrvOps blkmig_bdrv_ops = {
+    .struct_size = sizeof(blkmig_bdrv_ops),
+    .iterate = blkmig_iterate,
+    .find = blkmig_find,
+    .get_device_name = blkmig_get_device_name,
+    .getlength = blkmig_getlength,
+    .is_read_only = blkmig_is_read_only,
+    .is_allocated = bdrv_ops_is_allocated,
+    .read = bdrv_ops_read,
+    .write = bdrv_ops_write,
+    .aio_read = bdrv_ops_aio_read,
+    .aio_flush = bdrv_ops_aio_flush,
+    .ref = blkmig_ref,
+    .unref = blkmig_unref,
+    .aio_write = bdrv_ops_aio_write,
+    .aio_wait = bdrv_ops_aio_wait,
+    .write_zeroes = bdrv_ops_write_zeroes,
+    .is_zero = bdrv_ops_is_zero,
+    .cluster_size = bdrv_ops_cluster_size,
+    .activate = blkmig_activate,
+    .flush = bdrv_ops_flush,
+};
