@@ -46,7 +46,7 @@ class Commands:
         self.timers = []
         self.storage_error = None
         self.accepted = set()       # (side, kind)
-        self.jobs = {"source": [], "target": []}
+        self.nodes = {"source": [], "target": []}
         self.added = {"source": [], "target": []}
         self.drives = {"source": [], "target": []}
 
@@ -87,11 +87,6 @@ class Commands:
 
     def file(self, action, what):
         return str(self.folder / f"{what}-{action['side']}-{action['number']}")
-
-    def job(self, action):
-        job = f"job{action['number']}"
-        self.jobs[action["side"]].append(job)
-        return job
 
     def speed(self, action):
         return {} if action["pick"] % 3 == 0 else {"speed": (1 << 20) * (1 + action["pick"] % 32)}
@@ -169,29 +164,29 @@ class Commands:
     # Jobs
 
     def backup(self, vm, action):
-        ask(vm, "drive-backup", device=self.name(action), job_id=self.job(action), target=self.file(action, "backup"), format="qcow2",
+        ask(vm, "drive-backup", device=self.name(action), job_id=f"job{action['number']}", target=self.file(action, "backup"), format="qcow2",
             sync="full", **self.speed(action))
 
     def mirror(self, vm, action):
         # A -blockdev keeps its name only if the target's node gets one of its own.
-        ask(vm, "drive-mirror", device=self.name(action), job_id=self.job(action), target=self.file(action, "mirror"), format="qcow2",
+        ask(vm, "drive-mirror", device=self.name(action), job_id=f"job{action['number']}", target=self.file(action, "mirror"), format="qcow2",
             sync="full", node_name=f"mirror{action['number']}", **self.speed(action))
 
     def stream(self, vm, action):
-        ask(vm, "block-stream", device=self.name(action), job_id=self.job(action), **self.speed(action))
+        ask(vm, "block-stream", device=self.name(action), job_id=f"job{action['number']}", **self.speed(action))
 
     def commit(self, vm, action):
-        ask(vm, "block-commit", device=self.name(action), job_id=self.job(action), **self.speed(action))
+        ask(vm, "block-commit", device=self.name(action), job_id=f"job{action['number']}", **self.speed(action))
 
-    def some_job(self, action):
-        jobs = self.jobs[action["side"]]
-        return jobs[action["pick"] % len(jobs)] if jobs else "nobody"
+    def some_job(self, vm, action):
+        jobs = ask(vm, "query-block-jobs")
+        return jobs[action["pick"] % len(jobs)]["device"] if jobs else "nobody"
 
     def job_complete(self, vm, action):
-        ask(vm, "block-job-complete", device=self.some_job(action))
+        ask(vm, "block-job-complete", device=self.some_job(vm, action))
 
     def job_cancel(self, vm, action):
-        ask(vm, "block-job-cancel", device=self.some_job(action), force=action["how"] < 0.5)
+        ask(vm, "block-job-cancel", device=self.some_job(vm, action), force=action["how"] < 0.5)
 
     # Disks
 
@@ -207,6 +202,8 @@ class Commands:
         if d["style"] != "blockdev":
             raise QMPError("no -blockdev")
         options = {"driver": d["format"], "node-name": d["name"], "file": f"f{d['number']}"}
+        if d["backing"] and action["side"] == "source":
+            options["backing"] = f"base{d['number']}"
         # What arrives while the target's file is copied would be missing in the copy.
         if action["how"] < 0.6 and action["side"] == "source":
             other = self.file(action, "other")
@@ -241,10 +238,13 @@ class Commands:
         ask(vm, "device_del", id=self.disk(action)["id"])
 
     def blockdev_add(self, vm, action):
-        ask(vm, "blockdev-add", driver="null-co", node_name=f"node{action['pick'] % 3}", size=MIB, read_zeroes=True)
+        ask(vm, "blockdev-add", driver="null-co", node_name=f"node{action['number']}", size=MIB, read_zeroes=True)
+        self.nodes[action["side"]].append(f"node{action['number']}")
 
     def blockdev_del(self, vm, action):
-        ask(vm, "blockdev-del", node_name=f"node{action['pick'] % 3}")
+        """One that is nobody's, or a disk's."""
+        nodes = self.nodes[action["side"]]
+        ask(vm, "blockdev-del", node_name=nodes.pop() if nodes else self.node(action))
 
     def drive_add(self, vm, action):
         answer = ask(vm, "human-monitor-command", command_line=f"drive_add 0 if=none,id=extra{action['number']},driver=null-co,read-zeroes=on,size=1M")
@@ -256,7 +256,7 @@ class Commands:
         hmp(vm, f"drive_del {self.disk(action)['name']}")
 
     def set_iothread(self, vm, action):
-        ask(vm, "x-blockdev-set-iothread", node_name=self.node(action), iothread=["io0", "io1", None][action["pick"] % 3], force=action["how"] < 0.3)
+        ask(vm, "x-blockdev-set-iothread", node_name=self.node(action), iothread=["io0", "io1", None][action["pick"] % 3], force=action["how"] < 0.7)
 
     def throttle(self, vm, action):
         hmp(vm, f"block_set_io_throttle {self.disk(action)['id']} {MIB * (2 + action['pick'] % 32)} 0 0 0 0 0")

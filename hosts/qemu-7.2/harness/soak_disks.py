@@ -48,7 +48,7 @@ class Storage:
 def arguments(disks, floppy):
     """disks: pairs of a plan's disk and a dict of image, name (node or drive), nbd socket or None."""
     args = ["-object", "iothread,id=io0", "-object", "iothread,id=io1"]
-    for iothread in sorted({d["iothread"] for d, _ in disks if d["bus"] == "scsi"}):
+    for iothread in (False, True):
         bus = "scsi1" if iothread else "scsi0"
         args += ["-device", f"virtio-scsi-pci,id={bus},addr={0x11 if iothread else 0x10}" + (",iothread=io0" if iothread else "")]
     for d, is_now in disks:

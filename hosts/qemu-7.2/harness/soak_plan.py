@@ -17,6 +17,7 @@ TARGET = {"quit": 1, "sigterm": 1, "kill": 2, "stall": 4, "stop": 1, "cont": 1, 
           "query": 2, "backup": 1, "mirror": 2, "stream": 1, "commit": 1, "job_complete": 2, "job_cancel": 1, "snapshot": 2, "resize": 2,
           "reopen": 2, "eject": 2, "insert": 1, "device_add": 1, "device_del": 2, "blockdev_add": 1, "blockdev_del": 1, "drive_add": 1,
           "drive_del": 2, "set_iothread": 2, "bitmap": 1, "reset": 2, "storage_stall": 3, "storage_kill": 1}
+JOBS = ("backup", "mirror", "stream", "commit")
 
 BAD = [("block_resize", {"device": "nobody", "size": MIB}), ("block_resize", {"device": "disk0", "size": -1}),
        ("migrate", {"uri": "tcp:127.0.0.1:1", "blk": True}), ("migrate", {"uri": "unix:/nowhere/x", "blk": True}),
@@ -46,9 +47,21 @@ def make_disk(rng, number):
     return disk
 
 
+def fit(disk, side, kind):
+    """Makes the disk one that the command is for."""
+    if kind.startswith("storage_"):
+        disk["nbd"][side] = True
+        disk.update(format="raw", backing=False)
+    elif kind == "reopen":
+        disk["style"] = "blockdev"
+    elif kind in ("commit", "stream") and not any(disk["nbd"].values()):
+        disk.update(format="qcow2", backing=True)
+
+
 def make_action(rng, side, kind, disks, number):
     """One command; what it does not need stays unused, so that every kind draws the same numbers."""
-    return {"at": rng.uniform(-0.4, 0.4) if rng.random() < 0.4 else rng.uniform(0, 1.5),
+    early = 0.8 if kind in JOBS else 0.4  # a source that migrates starts no job
+    return {"at": rng.uniform(-0.4, 0.4) if rng.random() < early else rng.uniform(0, 1.5),
             "side": side, "kind": kind, "number": number, "disk": rng.randrange(len(disks)), "how": rng.random(),
             "seconds": rng.uniform(0.05, 1.2), "pick": rng.randrange(1 << 20)}
 
@@ -76,16 +89,18 @@ def make_plan(seed, number):
         side = "source" if rng.random() < 0.65 else "target"
         table = TARGET if side == "target" else SOURCE if asks else CALM
         actions.append(make_action(rng, side, weighted(rng, table), disks, i))
-        if actions[-1]["kind"] in ("mirror", "commit") and rng.random() < 0.6:
+        fit(disks[actions[-1]["disk"]], side, actions[-1]["kind"])
+        if actions[-1]["kind"] in JOBS and rng.random() < 0.7:
             # A job that nobody completes does not pivot.
-            follow = make_action(rng, side, "job_complete", disks, i + 50)
+            follow = make_action(rng, side, "job_complete" if rng.random() < 0.7 else "job_cancel", disks, i + 50)
             follow["at"] = max(follow["at"], actions[-1]["at"] + 0.1)
             actions.append(follow)
     actions.sort(key=lambda a: a["at"])
     actions = without_qemus_own(actions, disks)
     total = sum(d["size"] for d in disks)
     return {"seed": seed, "round": number, "disks": disks, "asks": asks, "actions": actions,
-            "floppy": rng.choice(["none", "none", "empty", "medium"]), "zero_blocks": rng.random() < 0.4,
+            "floppy": rng.choice(["none", "none", "empty", "medium"] if not {"eject", "insert"} & {a["kind"] for a in actions}
+                                 else ["empty", "medium"]), "zero_blocks": rng.random() < 0.4,
             "return_path": rng.random() < 0.5, "bandwidth": int(total / rng.uniform(0.2, 1.5)),
             "downtime": rng.choice([1, 10, 100, 300]),
             # Under -accel qtest QEMU's throttling waits for a clock that nobody moves.
