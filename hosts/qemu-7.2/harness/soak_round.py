@@ -325,6 +325,15 @@ class Round:
             target.kill()
         self.exit_of(target, 0, 1)
 
+    def unplug(self, device):
+        """QEMU keeps the drive until nothing can be looking at the device any more."""
+        ask(self.source, "device_del", id=device)
+        deadline = time.monotonic() + BOUND
+        while any(entry.get("qdev", "").endswith(device) for entry in ask(self.source, "query-block")):
+            if time.monotonic() > deadline:
+                raise Hang(f"{device} does not go away")
+            time.sleep(0.01)
+
     def again(self):
         """The source runs on, and its next migration, with nothing else going on, works."""
         source = self.source
@@ -340,7 +349,7 @@ class Round:
                 raise Wrong("the source stands still after a failed migration")
             ask(source, "cont")
         for device in self.commands.added["source"]:
-            ask(source, "device_del", id=device)
+            self.unplug(device)
         for drive in self.commands.drives["source"]:
             ask(source, "human-monitor-command", command_line=f"drive_del {drive}")
         found = soak_disks.seen(ask(source, "query-block"))
