@@ -36,9 +36,11 @@ static int bdrv_ops_is_allocated(BlockDriverState *bs, int64_t sector, int nb,
 }
 
 /*
- * Something that load's coroutine asks for.  It runs in the main AioContext,
+ * Something that is waited for.  Load's coroutine runs in the main AioContext,
  * while what the device's own has submitted completes there: the two would
  * change the same lists at once.  So another coroutine does it over there.
+ * The source has one, too: while it polls, a block job may end and drain the
+ * device, which would wait for ever for what is in flight until the poll ends.
  */
 typedef struct BlkMigCall {
     int (*fn)(struct BlkMigCall *call);
@@ -48,6 +50,8 @@ typedef struct BlkMigCall {
     int64_t count;
     const void *buf;
     int ret;
+    bool done;
+    /* Load's coroutine, or NULL. */
     Coroutine *caller;
 } BlkMigCall;
 
@@ -56,7 +60,12 @@ static void coroutine_fn call_there(void *opaque)
     BlkMigCall *call = opaque;
 
     call->ret = call->fn(call);
-    aio_co_wake(call->caller);
+    if (call->caller) {
+        aio_co_wake(call->caller);
+    } else {
+        qatomic_set(&call->done, true);
+        aio_wait_kick();
+    }
 }
 
 static int call_device(BlockDriverState *bs, BlkMigCall *call)
@@ -68,15 +77,16 @@ static int call_device(BlockDriverState *bs, BlkMigCall *call)
     if (!call->blk) {
         return -ENODEV;
     }
-    if (!qemu_in_coroutine()) {
-        return call->fn(call);
-    }
     dev = blkmig_find_device(bs);
     blkmig_get_device(dev);
-    call->caller = qemu_coroutine_self();
+    call->caller = qemu_in_coroutine() ? qemu_coroutine_self() : NULL;
     aio_co_enter(blk_get_aio_context(call->blk),
                  qemu_coroutine_create(call_there, call));
-    qemu_coroutine_yield();
+    if (call->caller) {
+        qemu_coroutine_yield();
+    } else {
+        AIO_WAIT_WHILE(device_lock.ctx, !qatomic_read(&call->done));
+    }
     blkmig_put_device(dev);
     return call->ret;
 }

@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 
+from . import soak_disks
 from .images import ImageError
 from .qmp import QMPError
 from .soak_plan import BAD, BOUND, MIB, QUERIES
@@ -259,15 +260,17 @@ class Commands:
         ask(vm, "x-blockdev-set-iothread", node_name=self.node(action), iothread=["io0", "io1", None][action["pick"] % 3], force=action["how"] < 0.7)
 
     def throttle(self, vm, action):
-        hmp(vm, f"block_set_io_throttle {self.disk(action)['id']} {MIB * (2 + action['pick'] % 32)} 0 0 0 0 0")
+        hmp(vm, f"block_set_io_throttle {soak_disks.qdev(self.disk(action))} {MIB * (2 + action['pick'] % 32)} 0 0 0 0 0")
 
     def bitmap(self, vm, action):
-        ask(vm, "block-dirty-bitmap-add", node=self.node(action), name=f"bitmap{action['number']}", persistent=action["how"] < 0.5)
+        # Where the node is under a snapshot, no QEMU 7.2 could give up the disk: it can't store the bitmap.
+        persistent = action["how"] < 0.5 and (action["side"], "snapshot") not in self.accepted
+        ask(vm, "block-dirty-bitmap-add", node=self.node(action), name=f"bitmap{action['number']}", persistent=persistent)
 
     def unthrottle(self, vm):
         for d in self.plan["disks"]:
             try:
-                hmp(vm, f"block_set_io_throttle {d['id']} 0 0 0 0 0 0")
+                hmp(vm, f"block_set_io_throttle {soak_disks.qdev(d)} 0 0 0 0 0 0")
             except QMPError:
                 pass  # it has no medium, or is gone
 

@@ -77,6 +77,11 @@ def arguments(disks, floppy):
     return args
 
 
+def qdev(disk):
+    """The device that has the drive: with virtio it is a part of the one that was asked for."""
+    return disk["id"] if disk["bus"] == "scsi" else f"/machine/peripheral/{disk['id']}/virtio-backend"
+
+
 def seen(blocks):
     """From query-block's answer: device id to (format, image file, node name, bytes)."""
     found = {}
