@@ -390,6 +390,11 @@ static void shutting_down(Notifier *notifier, void *data)
     migration_cancel(NULL);
     while (!is_over(s) &&
            qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
+        /*
+         * Cancelled when it was about to pause before the switchover, QEMU
+         * pauses all the same, and lets it go on no more.
+         */
+        qemu_sem_post(&s->pause_sem);
         qemu_mutex_unlock_iothread();
         g_usleep(1000);
         qemu_mutex_lock_iothread();

@@ -8,6 +8,7 @@ from . import soak_disks
 from .images import ImageError
 from .qmp import QMPError
 from .soak_plan import BAD, BOUND, MIB, QUERIES
+from .vm import VMError
 
 
 class Gone(Exception):
@@ -27,7 +28,10 @@ def ask(vm, execute, **arguments):
         if "does not answer" in text and "timed out" in text:
             raise Hang(f"{vm.name}: {execute}: {text}") from None
         if "monitor is gone" in text or "does not answer" in text:
-            vm.gone = True
+            try:
+                vm.wait_exit(BOUND)  # a core may be being written
+            except VMError as still:
+                raise Hang(str(still)) from None
             raise Gone(f"{vm.name}: {execute}") from None
         raise
 
