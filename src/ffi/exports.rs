@@ -296,8 +296,9 @@ pub extern "C" fn blk_mig_save_pending(opaque: *mut c_void) -> u64 {
 
 /// The same for a host that stops the guest as soon as the pending bytes are no more than a `threshold` of its own, the bytes
 /// that fit its downtime limit. Returns more than `threshold` (which must be below `UINT64_MAX`) as long as the guest should run
-/// on: during the bulk phase, and after it until what is left takes no more than about 10 ms or does not shrink any more. Then
-/// it returns what `blk_mig_save_pending` does, so that the limit is still the host's to keep. 0 when no migration runs.
+/// on: until every chunk was sent once, after that until what is left takes no more than about 10 ms or does not shrink any
+/// more, and while no read in flight has completed for 100 ms. Then it returns what `blk_mig_save_pending` does, so that the
+/// limit is still the host's to keep. 0 when no migration runs.
 /// `opaque` is not used. Since 1.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_pending_switchover(opaque: *mut c_void, threshold: u64) -> u64 {

@@ -186,8 +186,9 @@ impl<D: Device> SourceDevice<D> {
         Error::Device { device: self.label(), why, errno }
     }
 
+    /// Why a read failed: what happened to the device itself says more than an I/O error.
     pub(super) fn read_failed(&self, sector: Sector, errno: Errno) -> Error {
-        Error::Read { device: self.label(), sector: sector.0, errno }
+        self.check_length().err().unwrap_or_else(|| Error::Read { device: self.label(), sector: sector.0, errno })
     }
 
     pub(super) fn device(&self) -> &D {

@@ -25,10 +25,7 @@ use crate::wire::Header;
 
 pub(crate) use device::label;
 use device::{Found, SourceDevice, check_left_out};
-use pace::{Pace, Shrinking, Wait};
-
-/// The longest that one step waits for a read, where the host is threaded.
-const STEP_WAIT_NS: i64 = 100_000_000;
+use pace::{Pace, STEP_WAIT_NS, Shrinking, Wait};
 
 /// How often the last stage looks for what was written since it began, before it takes the guest for a running one.
 const LAST_STAGE_ROUNDS: usize = 8;
@@ -115,6 +112,8 @@ pub struct Outgoing<H: Host> {
     in_flight: usize,
     /// When the last read completed.
     last_read: i64,
+    /// Reads are in flight, and none has completed for long.
+    stalled: bool,
     ready: VecDeque<Ready>,
     /// The device whose turn it is: all of them read at the same time.
     turn: usize,
@@ -169,6 +168,7 @@ impl<H: Host> Outgoing<H> {
             devices,
             in_flight: 0,
             last_read: 0,
+            stalled: false,
             ready,
             turn: 0,
             pace: Pace::default(),
@@ -208,6 +208,7 @@ impl<H: Host> Outgoing<H> {
         // A section without a chunk says nothing about the link.
         let bytes = if sent > 0 { self.step_bytes } else { 0 };
         let now = self.host.now_ns();
+        self.stalled = self.in_flight > 0 && self.pace.stalls(now, self.last_read);
         self.pace.end(now, bytes, waiting.filter(|_| remaining > 0));
         let time = self.publish(remaining);
         if self.bulk_done() {
@@ -222,11 +223,12 @@ impl<H: Host> Outgoing<H> {
     }
 
     /// Whether letting the guest run on is no use any more: so little remains that it takes no time, or it does not shrink.
-    /// Before the bulk phase is over, it is not known what the guest writes to over and over.
+    /// Before all was sent once, it is not known what it writes to over and over. Who stops it while reads stall waits for them.
     #[must_use]
     pub fn should_stop(&self, remaining: u64) -> bool {
+        let (total, transferred) = self.status.bytes();
         let short = || self.pace.time_for(remaining).is_some_and(|time| time <= SHORT_DOWNTIME_NS);
-        self.bulk_done() && (self.shrinking.is_over() || short())
+        !self.stalled && self.bulk_done() && (self.shrinking.is_over() || transferred == total && short())
     }
 
     /// A length that has changed, even if it changes back, ends the migration; so does a shortage of memory.

@@ -7,6 +7,9 @@ const SECOND: u64 = 1_000_000_000;
 /// What remains counts as shrinking for this long at least after it has shrunk.
 const MIN_PATIENCE_NS: u64 = 100_000_000;
 
+/// The longest that one step waits for a read, where the host is threaded.
+pub(super) const STEP_WAIT_NS: i64 = 100_000_000;
+
 /// What a step left the rest of the work waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
@@ -29,11 +32,16 @@ pub(super) struct Pace {
     waiting: Option<Wait>,
     /// Bytes that the stream has got in the last step and is taking its time for.
     held: u64,
+    /// When a step last began with no read in flight.
+    no_reads: i64,
 }
 
 impl Pace {
     /// A step begins; `reads_done` is when the last read completed, if none is in flight now.
     pub(super) fn begin(&mut self, now: i64, reads_done: Option<i64>) {
+        if reads_done.is_some() {
+            self.no_reads = now;
+        }
         match self.waiting.take() {
             None => {}
             Some(Wait::Stream) => self.account(now, self.held),
@@ -64,6 +72,11 @@ impl Pace {
             self.ns /= 2;
             self.bytes /= 2;
         }
+    }
+
+    /// Whether nothing has been heard of the reads in flight for as long as a step waits for one.
+    pub(super) fn stalls(&self, now: i64, last_read: i64) -> bool {
+        now.saturating_sub(self.no_reads.max(last_read)) >= STEP_WAIT_NS
     }
 
     /// Bytes a second; 0 while unknown.

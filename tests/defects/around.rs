@@ -49,6 +49,26 @@ fn a_device_that_appears_or_goes_away_ends_the_migration() {
 }
 
 #[test]
+fn a_read_from_a_device_that_went_away_says_so() {
+    let mut bench = Bench::one(1, 5, PLAIN);
+    bench.setup().unwrap();
+    // It goes while a step is at work, and what was being read fails.
+    let machine = Rc::downgrade(&bench.source);
+    *bench.source.script.borrow_mut() = Some(Rc::new(move |_: &Machine, call| {
+        let machine = machine.upgrade().expect("it runs");
+        if call == Call::Read && machine.ios.borrow().len() == 2 {
+            machine.disks.borrow_mut()[0].says = Some(Err(Errno::NO_MEDIUM));
+            machine.ios.borrow_mut().iter_mut().for_each(|io| io.fails = true);
+            machine.complete_some(2);
+        }
+    }));
+    let error = bench.iterate().unwrap_err();
+    assert_eq!(error.to_string(), "can't get the length of device hd0: No medium found");
+    *bench.source.script.borrow_mut() = None;
+    bench.check_released();
+}
+
+#[test]
 fn another_stream_is_refused_and_the_migration_goes_on() {
     let mut bench = Bench::one(1, 5, QUICK);
     bench.stream.identity = 1;
@@ -150,4 +170,52 @@ fn data_past_the_end_of_a_shorter_device() {
         assert_eq!(bench.changed(0).len(), if accept { 3 } else { 0 });
         bench.check_released();
     }
+}
+
+#[test]
+fn the_guest_runs_on_while_the_last_reads_stall() {
+    let mut bench = Bench::one(1, 20, PLAIN);
+    bench.setup().unwrap();
+    while bench.from.pending() > 4 * 512 {
+        bench.iterate().unwrap();
+        bench.sim.advance(1_000_000);
+        bench.settle();
+    }
+    bench.write(0, 0..1, 300);
+    bench.iterate().unwrap();
+    assert!(bench.in_flight() > 0);
+    // So little is left that the guest could be stopped for it, but for the read.
+    for ms in [50, 60, 10_000] {
+        bench.sim.advance(ms * 1_000_000);
+        let step = bench.iterate().unwrap();
+        let stalled = ms > 50;
+        assert_eq!(step.can_finish, !stalled);
+        assert_eq!(bench.from.pending_switchover(1 << 20) > 1 << 20, stalled);
+    }
+    bench.settle();
+    assert!(bench.iterate().unwrap().can_finish);
+    bench.complete().unwrap();
+    bench.check_migrated();
+}
+
+#[test]
+fn the_guest_runs_on_until_all_was_sent_once() {
+    let mut bench = Bench::one(1, 20, PLAIN);
+    bench.setup().unwrap();
+    let mut steps = 0;
+    loop {
+        let can_finish = bench.iterate().unwrap().can_finish;
+        let lacking = bench.lacking(0);
+        assert_eq!(can_finish, lacking == 0, "with {lacking} bytes left");
+        assert_eq!(bench.from.pending_switchover(1 << 20) <= 1 << 20, lacking == 0);
+        if lacking == 0 {
+            break;
+        }
+        steps += 1;
+        bench.sim.advance(1_000);
+        bench.source.complete_some(1);
+    }
+    assert!(steps >= 10);
+    bench.complete().unwrap();
+    bench.check_migrated();
 }

@@ -87,7 +87,7 @@ pub(crate) struct Io {
     pub(crate) disk: usize,
     pub(crate) sectors: Sectors,
     taken: Taken,
-    fails: bool,
+    pub(crate) fails: bool,
 }
 
 impl Io {

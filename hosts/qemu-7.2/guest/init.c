@@ -9,6 +9,7 @@
  * character on the serial line:
  *   v   stop writing, read the whole disk, say "VERIFY OK ..." or "VERIFY BAD
  *       ..." and go on writing
+ *   p   power off
  * The kernel's command line may give pause=MICROSECONDS between two writes.
  */
 #define _GNU_SOURCE
@@ -22,6 +23,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/reboot.h>
 #include <sys/syscall.h>
 #include <termios.h>
 #include <unistd.h>
@@ -227,8 +229,13 @@ int main(void)
         sequence[index]++;
         fill(batch, index);
         write_records(batch, index, 1);
-        if (read(serial, &command, 1) == 1 && command == 'v') {
-            verify(batch);
+        if (read(serial, &command, 1) == 1) {
+            if (command == 'v') {
+                verify(batch);
+            } else if (command == 'p') {
+                reboot(RB_POWER_OFF);
+                stop("power off");
+            }
         }
         usleep(wait);
     }

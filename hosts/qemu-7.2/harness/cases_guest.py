@@ -47,6 +47,28 @@ def real_guest(lab, how):
     check(source.quit() == 0 and target.quit() == 0, source.log() + target.log())
 
 
+@case()
+def power_off(lab):
+    """A guest that powers itself off while it moves: its QEMU ends as it should"""
+    vms = []
+    for name in ("source", "target"):
+        image = lab.images.empty(lab.path(name), "qcow2", 64 * MIB)
+        vms.append(lab.vm("ours", name, guest.arguments(lab.folder, name, pause_us=8000) + disk("disk0", image, "qcow2"),
+                          accel="tcg", memory=guest.MEMORY, incoming=lab.uri() if vms else None))
+    source, target = vms
+    serial = guest.Serial(source)
+    line = serial.expect(*GUEST_WORDS, timeout=90)
+    check(line.startswith("READY"), line)
+    source.migrate(lab.uri(), bandwidth=4 * MIB)
+    source.wait_for(lambda i: i.get("disk", {}).get("transferred", 0) >= 2 * MIB)
+    serial.send("p")
+    status = source.wait_exit()
+    check(status == 0, f"the source ended with status {status}: {source.log()}")
+    status = target.wait_exit()
+    check(status == 1, f"the target ended with status {status}: {target.log()}")
+    lab.images.tool("check", "-f", "qcow2", lab.path("source"))
+
+
 @case(["raw", "qcow2"])
 def iotest_183(lab, fmt):
     """QEMU's own iotest 183"""

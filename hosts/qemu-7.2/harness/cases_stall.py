@@ -163,6 +163,28 @@ def file_stalls(lab, what, style):
 
 
 @case(STYLES)
+def last_reads_stall(lab, style):
+    """The last reads stall: the guest is not stopped for them, and the monitor answers"""
+    one, other, disks = two_images(lab, style)
+    hold = lab.path("hold-reads")
+    source = lab.vm("ours", "source", in_style(style, "disk0", one), before=hold_io(lab))
+    target = lab.vm("ours", "target", in_style(style, "disk0", other), incoming=lab.uri())
+    source.migrate(lab.uri(), bandwidth=48 * MIB, downtime_ms=5000)
+    # Four are being read ahead, and four at most are left then.
+    source.wait_for(lambda i: i.get("disk", {}).get("transferred", 0) >= SIZE - 8 * MIB)
+    hold.touch()
+    source.cmd("migrate-set-parameters", max_bandwidth=1 << 30)
+    time.sleep(1)
+    answers(source)
+    check(source.migration()["status"] == "active", f"the migration is {source.migration()}")
+    source.assert_running()
+    hold.unlink()
+    source.wait_migration("completed")
+    target.wait_arrival()
+    finish(lab, source, target, disks)
+
+
+@case(STYLES)
 def writes_in_flight(lab, style):
     """Writes that are in flight when tracking starts arrive"""
     one, other, disks = two_images(lab, style)
