@@ -36,30 +36,41 @@ static int bdrv_ops_is_allocated(BlockDriverState *bs, int64_t sector, int nb,
 }
 
 /*
- * Something that is waited for.  Load's coroutine runs in the main AioContext,
- * while what the device's own has submitted completes there: the two would
- * change the same lists at once.  So another coroutine does it over there.
- * The source has one, too: while it polls, a block job may end and drain the
- * device, which would wait for ever for what is in flight until the poll ends.
+ * Something that is waited for.  It is not done by who asks.  Load's coroutine
+ * runs in the main AioContext, while what the device's own has submitted
+ * completes there: the two would change the same lists at once.  And while the
+ * source polls, a block job may end and drain the device, which waits for what
+ * is in flight: that must not wait for the end of the poll.
  */
 typedef struct BlkMigCall {
-    int (*fn)(struct BlkMigCall *call);
     BlockBackend *blk;
     int64_t offset;
     int64_t bytes;
+    QEMUIOVector qiov;
     int64_t count;
-    const void *buf;
     int ret;
     bool done;
     /* Load's coroutine, or NULL. */
     Coroutine *caller;
 } BlkMigCall;
 
-static void coroutine_fn call_there(void *opaque)
+/*
+ * For the start of a request: in an iothread it must not complete before QEMU
+ * has set up all of it.
+ */
+static AioContext *acquire_context(BlockBackend *blk)
+{
+    AioContext *ctx = blk_get_aio_context(blk);
+
+    aio_context_acquire(ctx);
+    return ctx;
+}
+
+static void call_done(void *opaque, int ret)
 {
     BlkMigCall *call = opaque;
 
-    call->ret = call->fn(call);
+    call->ret = ret;
     if (call->caller) {
         aio_co_wake(call->caller);
     } else {
@@ -68,10 +79,16 @@ static void coroutine_fn call_there(void *opaque)
     }
 }
 
-static int call_device(BlockDriverState *bs, BlkMigCall *call)
+/*
+ * Once it was started it is in flight, and whoever moves the device to another
+ * AioContext waits for it.
+ */
+static int call_device(void (*start)(BlkMigCall *call), BlockDriverState *bs,
+                       BlkMigCall *call)
 {
     DEVICE_LOCK_GUARD(bs);
     BlkMigDevice *dev;
+    AioContext *ctx;
 
     call->blk = blkmig_find_backend(bs);
     if (!call->blk) {
@@ -80,8 +97,9 @@ static int call_device(BlockDriverState *bs, BlkMigCall *call)
     dev = blkmig_find_device(bs);
     blkmig_get_device(dev);
     call->caller = qemu_in_coroutine() ? qemu_coroutine_self() : NULL;
-    aio_co_enter(blk_get_aio_context(call->blk),
-                 qemu_coroutine_create(call_there, call));
+    ctx = acquire_context(call->blk);
+    start(call);
+    aio_context_release(ctx);
     if (call->caller) {
         qemu_coroutine_yield();
     } else {
@@ -91,30 +109,36 @@ static int call_device(BlockDriverState *bs, BlkMigCall *call)
     return call->ret;
 }
 
-static int call_is_zero(BlkMigCall *call)
+static void coroutine_fn ask_is_zero(void *opaque)
 {
-    BlockDriverState *bs = blk_bs(call->blk);
-    int ret;
+    BlkMigCall *call = opaque;
+    BlockBackend *blk = call->blk;
+    BlockDriverState *bs = blk_bs(blk);
+    int ret = -ENODEV;
 
-    if (!bs) {
-        return -ENODEV;
+    if (bs) {
+        ret = bdrv_block_status_above(bs, NULL, call->offset, call->bytes,
+                                      &call->count, NULL, NULL);
     }
+    blk_dec_in_flight(blk);
+    call_done(call, ret < 0 ? ret : !!(ret & BDRV_BLOCK_ZERO));
+}
+
+static void start_is_zero(BlkMigCall *call)
+{
     blk_inc_in_flight(call->blk);
-    ret = bdrv_block_status_above(bs, NULL, call->offset, call->bytes,
-                                  &call->count, NULL, NULL);
-    blk_dec_in_flight(call->blk);
-    return ret < 0 ? ret : !!(ret & BDRV_BLOCK_ZERO);
+    aio_co_enter(blk_get_aio_context(call->blk),
+                 qemu_coroutine_create(ask_is_zero, call));
 }
 
 static int bdrv_ops_is_zero(BlockDriverState *bs, int64_t sector, int nb,
                             int *pnum)
 {
     BlkMigCall call = {
-        .fn = call_is_zero,
         .offset = BYTES(sector),
         .bytes = BYTES(nb),
     };
-    int ret = call_device(bs, &call);
+    int ret = call_device(start_is_zero, bs, &call);
 
     *pnum = call.count >> BDRV_SECTOR_BITS;
     return ret;
@@ -202,6 +226,8 @@ static void *submit(typeof(&blk_aio_preadv) fn, BlockDriverState *bs,
     DEVICE_LOCK_GUARD(bs);
     BlockBackend *blk;
     BlkMigRequest *req;
+    AioContext *ctx;
+    void *acb;
 
     blkmig_stop_if_closing();
     blk = blkmig_find_backend(bs);
@@ -215,7 +241,10 @@ static void *submit(typeof(&blk_aio_preadv) fn, BlockDriverState *bs,
     req->cb = cb;
     req->opaque = opaque;
     qatomic_inc(&in_flight);
-    return fn(blk, BYTES(sector), &req->qiov, 0, request_done, req);
+    ctx = acquire_context(blk);
+    acb = fn(blk, BYTES(sector), &req->qiov, 0, request_done, req);
+    aio_context_release(ctx);
+    return acb;
 }
 
 static void *bdrv_ops_aio_read(BlockDriverState *bs, int64_t sector,
@@ -240,51 +269,46 @@ static int bdrv_ops_read(BlockDriverState *bs, int64_t sector, uint8_t *buf,
     return blk_pread(blkmig_find_backend(bs), BYTES(sector), BYTES(nb), buf, 0);
 }
 
-static int call_write(BlkMigCall *call)
+static void start_write(BlkMigCall *call)
 {
-    return blk_pwrite(call->blk, call->offset, call->bytes, call->buf, 0);
+    blk_aio_pwritev(call->blk, call->offset, &call->qiov, 0, call_done, call);
 }
 
 static int bdrv_ops_write(BlockDriverState *bs, int64_t sector,
                           const uint8_t *buf, int nb)
 {
-    BlkMigCall call = {
-        .fn = call_write,
-        .offset = BYTES(sector),
-        .bytes = BYTES(nb),
-        .buf = buf,
-    };
+    BlkMigCall call = { .offset = BYTES(sector) };
 
-    return call_device(bs, &call);
+    qemu_iovec_init_buf(&call.qiov, (void *)buf, BYTES(nb));
+    return call_device(start_write, bs, &call);
 }
 
-static int call_write_zeroes(BlkMigCall *call)
+static void start_write_zeroes(BlkMigCall *call)
 {
-    return blk_pwrite_zeroes(call->blk, call->offset, call->bytes,
-                             BDRV_REQ_MAY_UNMAP);
+    blk_aio_pwrite_zeroes(call->blk, call->offset, call->bytes,
+                          BDRV_REQ_MAY_UNMAP, call_done, call);
 }
 
 static int bdrv_ops_write_zeroes(BlockDriverState *bs, int64_t sector, int nb)
 {
     BlkMigCall call = {
-        .fn = call_write_zeroes,
         .offset = BYTES(sector),
         .bytes = BYTES(nb),
     };
 
-    return call_device(bs, &call);
+    return call_device(start_write_zeroes, bs, &call);
 }
 
-static int call_flush(BlkMigCall *call)
+static void start_flush(BlkMigCall *call)
 {
-    return blk_flush(call->blk);
+    blk_aio_flush(call->blk, call_done, call);
 }
 
 static int bdrv_ops_flush(BlockDriverState *bs)
 {
-    BlkMigCall call = { .fn = call_flush };
+    BlkMigCall call = { 0 };
 
-    return call_device(bs, &call);
+    return call_device(start_flush, bs, &call);
 }
 
 const BlkMigBdrvOps blkmig_bdrv_ops = {
