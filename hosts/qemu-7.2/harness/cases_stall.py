@@ -49,7 +49,8 @@ class NBD:
 
 def two_images(lab, style):
     fmt = "qcow2" if "qcow2" in style else "raw"
-    one = lab.images.filled(lab.path("one"), fmt, SIZE)
+    # Zeroes here and there: where the next begin is asked again and again.
+    one = lab.images.filled(lab.path("one"), fmt, SIZE, 0.5)
     other = lab.images.empty(lab.path("other"), fmt, SIZE)
     return one, other, [("disk0", one, other, fmt)]
 
@@ -84,7 +85,7 @@ def nbd_stalls(lab, whose, style):
         plain = in_style(style, "disk0", other if whose == "the source's" else one)
         ends = (nbd.args(style), plain) if whose == "the source's" else (plain, nbd.args(style))
         source, target = start(lab, *ends)
-        source.migrate(lab.uri(), bandwidth=16 * MIB)
+        source.migrate(lab.uri(), bandwidth=16 * MIB, capabilities=["zero-blocks"])
         source.wait_for(lambda i: i.get("disk", {}).get("transferred", 0) >= 2 * MIB)
         nbd.process.send_signal(signal.SIGSTOP)
         source.cmd("migrate-set-parameters", max_bandwidth=1 << 30)
@@ -116,8 +117,7 @@ def nbd_dies(lab, style):
 @case()
 def nbd_stalls_a_job(lab):
     """A mirror pivots when its stalled NBD server goes on, while zeroes are looked for: the monitor answers, the migration ends"""
-    one = lab.images.filled(lab.path("one"), "raw", SIZE, 0.5)
-    other = lab.images.empty(lab.path("other"), "raw", SIZE)
+    one, other, _ = two_images(lab, "raw")
     nbd = NBD(lab, one, "raw")
     scsi = [*THREAD, "-device", "virtio-scsi-pci,id=scsi0,iothread=thread0"]
     device = ["-device", "scsi-hd,bus=scsi0.0,id=disk0-device,drive=disk0"]
