@@ -86,8 +86,7 @@ impl Incoming {
         if self.stream.replace(identity) != Some(identity) {
             self.forget();
         }
-        // What ran short before is over.
-        let _ = host.ran_short();
+        host.forget_shortage();
         let bytes = settings.geometry.chunk_bytes();
         let kept = self.pool.take().filter(|pool| pool.limit() == settings.max_buffers as usize);
         let pool = kept.unwrap_or_else(|| Pool::new(settings.max_buffers, bytes, Arc::clone(status)));
@@ -106,10 +105,9 @@ impl Incoming {
         // Even after an error nothing may be left in flight, and the first error is the one to report.
         let finished = section.finish(read.is_ok());
         let result = read.and_then(|percent| finished.map(|()| percent)).and_then(|percent| {
-            section.note_written(&mut self.written);
+            section.note_written(&mut self.written)?;
             if percent == Some(100) { section.flush(&mut self.written) } else { Ok(()) }
         });
-        let result = result.and_then(|()| host.check_memory());
         drop(section);
         if result.is_err() {
             self.stream = None;
@@ -178,12 +176,15 @@ impl<H: Host> Section<'_, H> {
     }
 
     /// Adds the devices that this section has written to.
-    fn note_written(&self, names: &mut Vec<Vec<u8>>) {
+    fn note_written(&self, names: &mut Vec<Vec<u8>>) -> Result<(), Error> {
         for target in self.targets.iter().filter(|target| target.written) {
             if !names.contains(&target.name) {
+                self.host.check_memory()?;
+                names.try_reserve(1)?;
                 names.push(target.name.clone());
             }
         }
+        Ok(())
     }
 
     /// Brings what was written to these devices to stable storage, and forgets them.
