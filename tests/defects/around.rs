@@ -356,3 +356,23 @@ fn the_guest_runs_on_until_all_was_sent_once() {
     bench.complete().unwrap();
     bench.check_migrated();
 }
+
+#[test]
+fn what_is_written_after_nothing_was_left_may_shrink_first() {
+    let mut bench = Bench::one(1, 200, PLAIN);
+    bench.setup().unwrap();
+    while bench.from.pending() > 0 {
+        bench.iterate().unwrap();
+        bench.sim.advance(10_000_000);
+        bench.settle();
+    }
+    // The host has not stopped the guest; a good while later it writes.
+    bench.iterate().unwrap();
+    bench.sim.advance(1_000_000_000);
+    bench.write(0, 0..100, 300);
+    bench.iterate().unwrap();
+    assert!(bench.from.pending_switchover(1 << 20) > 1 << 20, "it may still shrink");
+    bench.settle();
+    bench.complete().unwrap();
+    bench.check_migrated();
+}
