@@ -28,25 +28,24 @@ typedef struct HvModule {
 
 int hv_main(int argc, char **argv, const HvModule *module);
 
-/* ---- Command line (options.c) ---- */
+/* ---- Command line (options.c, disk_option.c) ---- */
 
 struct HvOptions {
     const char *connect, *listen;
-    struct {
-        char *name, *path, *base;
-        bool read_only;
-    } disks[HV_MAX_DISKS];
+    HvDiskSpec disks[HV_MAX_DISKS];
     int disk_count;
     int64_t bandwidth;                     /* bytes a second; 0: no limit */
     int64_t max_downtime_ms, timeout_ms, wait_ms;
     double guest_mb;
     uint32_t max_buffers;                  /* 0: the module's default */
-    bool zero_blocks, accept_tail_garbage, shared_base, stages, raw, verbose;
+    bool zero_blocks, zero_blocks_given, accept_tail_garbage, shared_base, stages, raw, json, quiet, verbose;
 };
 
 /* 1: go on; 0: help or version was printed; -EINVAL with hv_fail. */
 int hv_parse_options(int argc, char **argv, HvOptions *options);
 void hv_free_options(HvOptions *options);
+int hv_parse_disk(const char *text, HvDiskSpec *disk);
+void hv_free_disk(HvDiskSpec *disk);
 
 /* ---- Sockets, and Ctrl-C (net.c) ---- */
 
@@ -104,10 +103,38 @@ int hv_run(HvMigration *m, int (*flow)(HvMigration *m));
 /* Sees to it that hv_failure() says why, from what is known. */
 void hv_explain(HvMigration *m, int ret);
 
-/* ---- Progress and summary (progress.c) ---- */
+/* ---- What a migration looks like (estimate.c) ---- */
 
-void hv_progress(HvMigration *m);          /* shows it, if it is time to */
+typedef enum HvState { HV_RUNNING, HV_NOT_CONVERGING, HV_STALLED } HvState;
+
+typedef struct HvEstimate {
+    int64_t at_ns, lowest_ns;
+    uint64_t bytes, left, lowest;          /* at at_ns; lowest: what was left at best, as of lowest_ns */
+    double rate, fall;                     /* bytes a second: on the wire, and by which what is left gets less */
+} HvEstimate;
+
+void hv_estimate_start(HvEstimate *e, int64_t now, uint64_t left);
+void hv_estimate_update(HvEstimate *e, int64_t now, uint64_t bytes, uint64_t left);
+HvState hv_estimate_state(const HvEstimate *e);
+/* Until no more is left than the link takes in max_downtime_ns; < 0: there is no telling. */
+double hv_estimate_seconds(const HvEstimate *e, uint64_t max_downtime_ns);
+
+/* ---- What it says: text or JSON on stdout, errors on stderr ---- */
+
+void hv_progress(HvMigration *m);          /* progress.c: shows it, if it is time to */
 void hv_progress_end(void);
-void hv_summary(HvMigration *m);
+
+/* report.c */
+void hv_report_listening(const HvOptions *options, const char *address);
+void hv_report_completed(HvMigration *m);
+void hv_report_failed(const HvOptions *options);
+int hv_exit_status(void);                  /* of a failure */
+
+/* json.c: an object a line */
+void hv_json_begin(const HvOptions *options, const char *event);
+void hv_json_string(const char *key, const char *text);
+void hv_json_integer(const char *key, uint64_t value);
+void hv_json_number(const char *key, double value);          /* < 0: null */
+void hv_json_end(void);
 
 #endif

@@ -19,6 +19,7 @@ enum { SAYS_READY = 'R', SAYS_FAILED = 'F' };
 
 typedef struct Seen {
     BlockDriverState *disks[HV_MAX_DISKS];
+    uint64_t bytes[HV_MAX_DISKS];          /* on the source */
     int count;
 } Seen;
 
@@ -85,9 +86,9 @@ static int compare(const char *name, uint64_t bytes, bool has_base, bool shared,
         return hv_fail(-ENODEV, bs ? "disk %s is read-only on the destination" : "disk %s is not on the destination",
                        name);
     }
-    if (bytes != (uint64_t)hv_disk_bytes(bs)) {
-        return hv_fail(-EINVAL, "disk %s has %llu bytes on the source, %lld on the destination", name,
-                       (unsigned long long)bytes, (long long)hv_disk_bytes(bs));
+    if (!hv_disk_has_no_length(bs) && bytes != (uint64_t)hv_disk_bytes(bs)) {
+        return hv_fail(-EINVAL, "disk %s has %llu bytes on the source, %lld on the destination: make them the same, or let "
+                       "the destination create its file", name, (unsigned long long)bytes, (long long)hv_disk_bytes(bs));
     }
     if (shared && has_base != hv_disk_has_base(bs)) {
         return hv_fail(-EINVAL, "disk %s has a base image only on the %s", name, has_base ? "source" : "destination");
@@ -95,14 +96,64 @@ static int compare(const char *name, uint64_t bytes, bool has_base, bool shared,
     return 0;
 }
 
+static int receive_disk(QEMUFile *f, bool shared, Seen *there)
+{
+    char name[256];
+    get_string(f, name);
+    uint64_t bytes = hv_file_get_be64(f);
+    bool has_base = hv_file_get_byte(f);
+    BlockDriverState *bs = hv_disk_find(name);
+    int ret = hv_file_has_error(f);
+    ret = ret ? ret : compare(name, bytes, has_base, shared, bs);
+    if (ret == 0 && contains(there, bs)) {
+        ret = hv_fail(-EPROTO, "disk %s comes twice from the source", name);
+    } else if (ret == 0) {
+        there->bytes[there->count] = bytes;
+        there->disks[there->count++] = bs;
+    }
+    return ret;
+}
+
+/* Only what both sides have agreed to may touch the disks. */
+static int prepare_disks(const Seen *agreed, bool shared)
+{
+    int ret = 0;
+    for (int i = 0; i < agreed->count && ret == 0; i++) {
+        BlockDriverState *bs = agreed->disks[i];
+        if (hv_disk_has_no_length(bs)) {
+            ret = hv_disk_set_length(bs, agreed->bytes[i]);
+        }
+        if (ret == 0 && shared) {
+            ret = hv_disk_clear(bs);
+        }
+    }
+    return ret;
+}
+
+static int agree(QEMUFile *f)
+{
+    Seen here = { .count = 0 }, there = { .count = 0 };
+    bool shared = hv_file_get_byte(f);
+    int count = hv_file_get_byte(f);
+    int ret = hv_file_has_error(f);
+    for (int i = 0; i < count && ret == 0; i++) {
+        ret = receive_disk(f, shared, &there);
+    }
+    hv_disk_iterate(add_writable, &here);
+    for (int i = 0; i < here.count && ret == 0; i++) {
+        if (!contains(&there, here.disks[i])) {
+            ret = hv_fail(-ENODEV, "disk %s does not come from the source, where it is read-only or missing",
+                          hv_disk_name(here.disks[i]));
+        }
+    }
+    return ret ? ret : prepare_disks(&there, shared);
+}
+
 int hv_receive_hello(HvMigration *m)
 {
     QEMUFile *f = m->in;
-    Seen here = { .count = 0 }, there = { .count = 0 };
     uint64_t magic = hv_file_get_be64(f);
     int protocol = hv_file_get_byte(f);
-    bool shared = hv_file_get_byte(f);
-    int count = hv_file_get_byte(f);
     int ret = hv_file_has_error(f);
     if (ret == 0 && magic != MAGIC) {
         return hv_fail(-EPROTO, "what came is not from a blkmig-hv that connects");
@@ -110,28 +161,7 @@ int hv_receive_hello(HvMigration *m)
     if (ret == 0 && protocol != PROTOCOL) {
         return hv_fail(-EPROTO, "the source speaks version %d of the protocol, not %d", protocol, PROTOCOL);
     }
-    for (int i = 0; i < count && ret == 0; i++) {
-        char name[256];
-        get_string(f, name);
-        uint64_t bytes = hv_file_get_be64(f);
-        bool has_base = hv_file_get_byte(f);
-        BlockDriverState *bs = hv_disk_find(name);
-        ret = hv_file_has_error(f);
-        ret = ret ? ret : compare(name, bytes, has_base, shared, bs);
-        if (ret == 0 && contains(&there, bs)) {
-            ret = hv_fail(-EPROTO, "disk %s comes twice from the source", name);
-        } else if (ret == 0) {
-            there.disks[there.count++] = bs;
-        }
-    }
-    hv_disk_iterate(add_writable, &here);
-    if (ret == 0 && count != here.count) {
-        ret = hv_fail(-EINVAL, "%d disks on the source, %d on the destination", count, here.count);
-    }
-    /* Only what both sides have agreed to may touch the disks. */
-    for (int i = 0; i < here.count && ret == 0 && shared; i++) {
-        ret = hv_disk_clear(here.disks[i]);
-    }
+    ret = ret ? ret : agree(f);
     if (ret == 0) {
         hv_file_put_be64(m->out, MAGIC);
         hv_send_ready(m);

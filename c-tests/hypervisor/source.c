@@ -97,7 +97,9 @@ static int migrate(HvMigration *m)
 static void go_on(const HvOptions *options)
 {
     uint64_t before = hv_guest_written();
-    hv_vm_start();
+    if (options->json || options->quiet) {
+        return;
+    }
     if (options->guest_mb > 0) {
         usleep(MOMENT_MS * 1000);
         printf("the guest goes on here: it wrote %.1f MiB in %d ms\n",
@@ -112,15 +114,17 @@ int hv_source(HvMigration *m)
 {
     int ret = hv_guest_start(m->options->guest_mb);
     if (ret < 0) {
-        return hv_fail(ret, "cannot start the guest: %s", strerror(-ret));
+        hv_fail(ret, "cannot start the guest: %s", strerror(-ret));
+    } else {
+        ret = migrate(m);
     }
-    ret = migrate(m);
     if (ret < 0) {
         explain(m, ret);
-        fprintf(stderr, "blkmig-hv: %s\n", hv_failure());
+        hv_vm_start();
+        hv_report_failed(m->options);
         go_on(m->options);
     } else {
-        hv_summary(m);
+        hv_report_completed(m);
     }
     hv_guest_end();
     return ret;
