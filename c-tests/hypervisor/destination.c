@@ -9,7 +9,7 @@
 #include "app.h"
 
 #define DRAIN_MS         2000              /* that the source has to read why it failed */
-#define WRITE_BACK_BYTES (UINT64_C(64) << 20)
+#define WRITE_BACK_BYTES (UINT64_C(16) << 20)
 
 static void write_back(void *unused, BlockDriverState *bs)
 {
