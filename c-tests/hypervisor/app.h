@@ -109,7 +109,8 @@ typedef enum HvState { HV_RUNNING, HV_NOT_CONVERGING, HV_STALLED } HvState;
 
 typedef struct HvEstimate {
     int64_t at_ns, lowest_ns;
-    uint64_t bytes, left, lowest;          /* at at_ns; lowest: what was left at best, as of lowest_ns */
+    uint64_t bytes, left;                  /* on the wire, and still to be sent, at at_ns */
+    uint64_t lowest_bytes, lowest;         /* the same when least was left, at lowest_ns */
     double rate, fall;                     /* bytes a second: on the wire, and by which what is left gets less */
 } HvEstimate;
 

@@ -5,7 +5,7 @@
 #define SMOOTH_NS   1e9                    /* what happened so long ago counts little */
 #define PATIENCE_NS INT64_C(3000000000)
 #define CHUNK       (UINT64_C(1) << 20)
-#define NOTHING     1024                   /* bytes a second: the link stands still */
+#define NOTHING     65536                  /* bytes on the wire in that time: no data among them */
 
 void hv_estimate_start(HvEstimate *e, int64_t now, uint64_t left)
 {
@@ -30,6 +30,7 @@ void hv_estimate_update(HvEstimate *e, int64_t now, uint64_t bytes, uint64_t lef
     if (left + CHUNK <= e->lowest) {
         e->lowest = left;
         e->lowest_ns = now;
+        e->lowest_bytes = bytes;
     }
     e->at_ns = now;
     e->bytes = bytes;
@@ -41,7 +42,7 @@ HvState hv_estimate_state(const HvEstimate *e)
     if (e->at_ns - e->lowest_ns < PATIENCE_NS || e->left < CHUNK) {
         return HV_RUNNING;
     }
-    return e->rate < NOTHING ? HV_STALLED : HV_NOT_CONVERGING;
+    return e->bytes - e->lowest_bytes < NOTHING ? HV_STALLED : HV_NOT_CONVERGING;
 }
 
 double hv_estimate_seconds(const HvEstimate *e, uint64_t max_downtime_ns)
