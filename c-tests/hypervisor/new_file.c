@@ -28,9 +28,6 @@ static int open_part(const char *part)
     if (ret == 0 && !is_at(fd, part)) {    /* renamed since it was opened: it is somebody's finished file */
         ret = hv_fail(-EAGAIN, "cannot create %s: another process is using it", part);
     }
-    if (ret == 0 && ftruncate(fd, 0) < 0) {
-        ret = hv_fail(-errno, "cannot create %s: %s", part, strerror(errno));
-    }
     if (ret < 0) {
         close(fd);
         return ret;
