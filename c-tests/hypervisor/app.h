@@ -68,7 +68,7 @@ HvChannel hv_net_channel(HvSocket *socket);
 
 /* ---- What the two sides say to each other around the module's sections (protocol.c) ---- */
 
-typedef enum HvFrame { HV_START = 'S', HV_PART = 'P', HV_LAST = 'L', HV_END = 'E', HV_GO = 'G' } HvFrame;
+typedef enum HvFrame { HV_START = 'S', HV_PART = 'P', HV_LAST = 'L', HV_END = 'E', HV_GO = 'G', HV_FLUSH = 'Y' } HvFrame;
 
 typedef struct HvMigration {
     const HvOptions *options;
@@ -77,6 +77,8 @@ typedef struct HvMigration {
     QEMUFile *out, *in;
     Monitor *monitor;
     int64_t start_ns, stop_ns, end_ns;
+    int flushes;                           /* while the guest ran */
+    bool settled;                          /* the last of them took little time */
 } HvMigration;
 
 int hv_send_hello(HvMigration *m);         /* and reads the answer */
@@ -94,6 +96,9 @@ int hv_destination(HvMigration *m);        /* destination.c */
 
 void hv_put_frame(HvMigration *m, HvFrame frame);
 int hv_source_check(HvMigration *m);       /* 0, or why to stop */
+/* When the module could finish: 1: the guest may be stopped; 0: the destination has brought what it had to stable storage,
+ * so ask the module again. */
+int hv_settle(HvMigration *m);
 void hv_stop_guest(HvMigration *m);        /* from here on it is downtime */
 int hv_hand_over(HvMigration *m);
 

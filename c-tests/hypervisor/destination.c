@@ -72,6 +72,19 @@ static int load_raw(HvMigration *m)
     return ret;
 }
 
+/* What the source asks for before it stops its guest. */
+static int flush(HvMigration *m)
+{
+    int ret = 0;
+    hv_disk_iterate(sync_disk, &ret);
+    if (ret == 0) {
+        m->flushes++;
+        hv_send_ready(m);
+        ret = hv_file_has_error(m->out);
+    }
+    return ret;
+}
+
 static int load_sections(HvMigration *m)
 {
     uint64_t written_back = 0;
@@ -82,11 +95,11 @@ static int load_sections(HvMigration *m)
         if (ret == 0 && frame == HV_END && last) {
             return 0;
         }
-        bool known = frame == HV_START || frame == HV_PART || frame == HV_LAST;
+        bool known = frame == HV_START || frame == HV_PART || frame == HV_LAST || frame == HV_FLUSH;
         if (ret == 0 && (!known || last)) {
             ret = hv_fail(-EPROTO, "the source sent something unknown (0x%02x)", frame);
         }
-        ret = ret ? ret : load_section(m, &written_back);
+        ret = ret ? ret : frame == HV_FLUSH ? flush(m) : load_section(m, &written_back);
         if (ret < 0) {
             return ret;
         }

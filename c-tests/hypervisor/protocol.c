@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Around the module's sections: the source says which disks it has, the destination agrees or says why not. Each section
- * follows one byte, HvFrame. After HV_END the destination brings everything to stable storage and says that it is ready;
- * only HV_GO from the source makes it the owner of the disks, so that there are never two.
+ * follows one byte, HvFrame. After HV_FLUSH the destination brings what it has to stable storage and says that it is ready,
+ * while the guest runs on. After HV_END it does so for the last time; only HV_GO from the source then makes it the owner of
+ * the disks, so that there are never two.
  */
 #include <errno.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #include "app.h"
 
 #define MAGIC          UINT64_C(0x424c4b4d49474856)      /* "BLKMIGHV" */
-#define PROTOCOL       1
+#define PROTOCOL       2                                 /* 1 had no HV_FLUSH; a destination serves such a source, too */
 
 enum { SAYS_READY = 'R', SAYS_FAILED = 'F' };
 
@@ -158,8 +159,8 @@ int hv_receive_hello(HvMigration *m)
     if (ret == 0 && magic != MAGIC) {
         return hv_fail(-EPROTO, "what came is not from a blkmig-hv that connects");
     }
-    if (ret == 0 && protocol != PROTOCOL) {
-        return hv_fail(-EPROTO, "the source speaks version %d of the protocol, not %d", protocol, PROTOCOL);
+    if (ret == 0 && (protocol < 1 || protocol > PROTOCOL)) {
+        return hv_fail(-EPROTO, "the source speaks version %d of the protocol, this side up to %d", protocol, PROTOCOL);
     }
     ret = ret ? ret : agree(f);
     if (ret == 0) {

@@ -83,6 +83,7 @@ static void json(HvMigration *m, const HvStats *stats, double seconds)
     hv_json_number("seconds", seconds);
     hv_json_integer("wire_bytes", hv_file_bytes(source ? m->out : m->in));
     hv_json_integer("memory_kib", (uint64_t)peak_memory_kib());
+    hv_json_integer("flushes", (uint64_t)m->flushes);
     if (source) {
         hv_json_integer("bytes_total", stats->total);
         hv_json_integer("chunks_resent", stats->resent);

@@ -10,6 +10,7 @@
 #define SYNC_MS       300000               /* that a destination has to bring everything to stable storage */
 #define LAST_WORDS_MS 2000                 /* that one which failed has to say why */
 #define MOMENT_MS     500
+#define MAX_FLUSHES   5
 
 void hv_put_frame(HvMigration *m, HvFrame frame)
 {
@@ -28,6 +29,24 @@ int hv_source_check(HvMigration *m)
     }
     int events = hv_poll(m->socket.fd, POLLIN, 0);
     return events < 0 ? events : events > 0 ? -ECONNABORTED : 0;
+}
+
+/* Else the guest would stand still until a storage that is slower than the link has taken all that is in memory there. Several
+ * times, since meanwhile the guest goes on writing: each time there is less. */
+int hv_settle(HvMigration *m)
+{
+    if (m->options->raw || m->settled) {
+        return 1;
+    }
+    int64_t start = hv_clock_ns();
+    hv_put_frame(m, HV_FLUSH);
+    hv_file_drain(m->out);
+    int ret = hv_file_has_error(m->out);
+    ret = ret ? ret : hv_receive_verdict(m, SYNC_MS);
+    m->socket.timeout_ms = m->options->timeout_ms;
+    m->flushes++;
+    m->settled = (uint64_t)(hv_clock_ns() - start) <= hv_max_downtime_ns() / 2 || m->flushes == MAX_FLUSHES;
+    return ret;
 }
 
 void hv_stop_guest(HvMigration *m)

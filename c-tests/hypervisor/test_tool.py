@@ -235,6 +235,8 @@ class Reports(Case):
                 self.assertEqual(event["state"], "running")
             self.assertGreater(sent[-1]["wire_bytes"], 12 * MIB)
             self.assertEqual(sent[-1]["wire_bytes"], got[-1]["wire_bytes"])
+            self.assertGreater(sent[-1]["flushes"], 0)       # while the guest ran
+            self.assertEqual(sent[-1]["flushes"], got[-1]["flushes"])
             self.assertEqual((sent[-1]["max_downtime_ms"], sent[-1]["guest_bytes"]), (0, 0))
 
     def test_json_of_a_failure(self):
