@@ -199,11 +199,13 @@ void hv_send_failure(HvMigration *m, const char *text)
 int hv_receive_verdict(HvMigration *m, int64_t timeout_ms)
 {
     char text[256];
+    int64_t usual_ms = m->socket.timeout_ms;
     m->socket.timeout_ms = timeout_ms;
     int word = hv_file_get_byte(m->in);
     if (word == SAYS_FAILED) {
         get_string(m->in, text);
     }
+    m->socket.timeout_ms = usual_ms;
     if (hv_file_has_error(m->in)) {
         return hv_file_has_error(m->in);
     }

@@ -43,7 +43,6 @@ int hv_settle(HvMigration *m)
     hv_file_drain(m->out);
     int ret = hv_file_has_error(m->out);
     ret = ret ? ret : hv_receive_verdict(m, SYNC_MS);
-    m->socket.timeout_ms = m->options->timeout_ms;
     m->flushes++;
     m->settled = (uint64_t)(hv_clock_ns() - start) <= hv_max_downtime_ns() / 2 || m->flushes == MAX_FLUSHES;
     return ret;

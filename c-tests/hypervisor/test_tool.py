@@ -117,9 +117,7 @@ class Created(Case):
             with socket.socket(socket.AF_UNIX) as source:
                 source.connect(address[len("unix:"):])
                 source.sendall(hello + last)
-                answer = b"".join(iter(lambda: source.recv(1), b"R"))
-                self.assertEqual(answer, struct.pack(">Q", 0x424c4b4d49474856))
-                self.assertEqual(source.recv(1), b"R")
+                self.assertEqual(source.makefile("rb").read(10), struct.pack(">Q", 0x424c4b4d49474856) + b"RR")
                 self.assertTrue(self.made.exists())
                 source.sendall(word)
             self.end(destination)
