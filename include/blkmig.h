@@ -366,7 +366,8 @@ typedef struct BlkMigOptions {
    */
   size_t struct_size;
   /**
-   * Chunks held in memory at most, on either side; default 64.
+   * Chunks held in memory at most, on either side; default 64. Those of reads that a cancelled migration did not wait for,
+   * as storage hung, come on top until the reads complete.
    */
   uint32_t max_buffers;
   /**

@@ -2,6 +2,7 @@
 //! What can fail, said once: with the device, the sector or the field, as text and as an errno.
 #![forbid(unsafe_code)]
 
+use std::collections::TryReserveError;
 use std::{fmt, io};
 
 /// An error number, positive, as in errno.h.
@@ -151,6 +152,12 @@ pub enum Error {
     Write { device: String, sector: u64, errno: Errno },
     #[error("section version {0} is newer than version 1")]
     Version(i32),
+}
+
+impl From<TryReserveError> for Error {
+    fn from(_: TryReserveError) -> Error {
+        Error::RanShort
+    }
 }
 
 impl Error {

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::buffers::Buffer;
-use crate::error::Errno;
+use crate::error::{Errno, Error};
 use crate::geometry::{Sector, Sectors};
 use crate::request::{ReadRequest, WriteRequest};
 
@@ -43,6 +43,17 @@ pub trait Host {
     /// Whether memory ran short since this was last asked, so that the migration should end while it still can.
     fn ran_short(&self) -> bool {
         false
+    }
+
+    /// A shortage that nobody has asked about yet is another migration's.
+    fn forget_shortage(&self) {}
+
+    /// Fails if memory ran short.
+    ///
+    /// # Errors
+    /// [`Error::RanShort`].
+    fn check_memory(&self) -> Result<(), Error> {
+        if self.ran_short() { Err(Error::RanShort) } else { Ok(()) }
     }
 }
 

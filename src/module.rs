@@ -213,7 +213,6 @@ impl<H: Host> Module<H> {
         if stage == 1 {
             // Those hosts refuse a second migration themselves, and some forget to cancel one whose stream has broken.
             self.cleanup(link.monitor);
-            *self.staged.lock() = Some(stream);
         }
         // A stage 1 that came in between, as for a snapshot, may have ended the migration that this stage belongs to.
         let strange = self.staged.lock().is_some_and(|staged| staged != stream);
@@ -227,6 +226,10 @@ impl<H: Host> Module<H> {
             3 => self.complete(link).map(|()| false),
             _ => Err(self.fail(Error::UnknownStage(stage))),
         };
+        // Refused, as within another call, it has no claim on the stages that follow.
+        if stage == 1 && result != Err(Error::Busy) {
+            *self.staged.lock() = Some(stream);
+        }
         match result {
             Ok(done) => i32::from(done),
             Err(error) => {
@@ -348,10 +351,10 @@ impl<H: Host> Module<H> {
     pub fn cleanup(&self, monitor: Option<&dyn Monitor>) {
         match self.take_running() {
             Ok(migration) => {
-                self.release(migration, Slot::Idle);
                 if let Some(monitor) = monitor {
                     tell(|| monitor.print("\n"));
                 }
+                self.release(migration, Slot::Idle);
             }
             Err(Error::Busy) => log::error!("cleanup was called while another call works on the migration; ignored"),
             Err(_) => *self.outgoing.lock() = Slot::Idle,
@@ -370,20 +373,17 @@ impl<H: Host> Module<H> {
         let Some(mut incoming) = self.incoming.lock().take() else {
             return Err(self.fail(Error::Busy));
         };
-        let result = catch(|| incoming.load(&*host, self.settings(), &self.status, &mut *stream));
+        let result = catch(|| incoming.load(&*host, self.settings(), &self.status, &mut *stream)).map_err(|error| {
+            if matches!(error, Error::Panic(_)) {
+                tell(|| stream.set_error(error.errno()));
+            }
+            self.fail(error)
+        });
         *self.incoming.lock() = Some(incoming);
-        match result {
-            Ok(()) => {
-                self.succeed();
-                Ok(())
-            }
-            Err(error) => {
-                if matches!(error, Error::Panic(_)) {
-                    tell(|| stream.set_error(error.errno()));
-                }
-                Err(self.fail(error))
-            }
+        if result.is_ok() {
+            self.succeed();
         }
+        result
     }
 
     fn take_running(&self) -> Result<Box<Outgoing<H>>, Error> {
@@ -433,11 +433,13 @@ impl<H: Host> Module<H> {
         }
     }
 
-    /// Ends what runs, or was about to, by an error.
+    /// Ends what runs, or was about to, by an error. It is told while the slot is in use: what the host calls from there is
+    /// refused, and what that was must not be remembered instead.
     fn give_up(&self, migration: Option<Box<Outgoing<H>>>, link: &mut Link, error: Error) -> Error {
         tell(|| link.stream.set_error(error.errno()));
+        let error = self.fail(error);
         self.release(migration, Slot::Failed(error.clone()));
-        self.fail(error)
+        self.remember(error)
     }
 
     /// Gives everything back to the host; the slot stays in use while that lasts.

@@ -16,9 +16,6 @@ use crate::geometry::{SECTOR_LEN, Sector, Sectors};
 use crate::host::Host;
 use crate::status::Status;
 
-/// For how many requests in flight memory is taken beforehand, at most. Hosts that want more get more as it comes.
-pub(crate) const MAX_RESERVED: u32 = 1024;
-
 /// A request that the host has completed.
 #[derive(Debug)]
 pub(crate) struct Done {
@@ -40,11 +37,15 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    /// For so many requests in flight, with the memory for them.
-    pub(crate) fn new(most: usize, status: Arc<Status>) -> Result<Arc<Completions>, TryReserveError> {
-        let mut done = VecDeque::new();
-        done.try_reserve_exact(most)?;
-        Ok(Arc::new(Completions { done: Mutex::new(done), arrived: Condvar::new(), status }))
+    pub(crate) fn new(status: Arc<Status>) -> Arc<Completions> {
+        Arc::new(Completions { done: Mutex::default(), arrived: Condvar::new(), status })
+    }
+
+    /// Makes room for so many requests in flight: what completes them can't report that memory is short.
+    pub(crate) fn make_room(&self, requests: usize) -> Result<(), TryReserveError> {
+        let mut done = self.done.lock();
+        let more = requests.saturating_sub(done.len());
+        done.try_reserve(more)
     }
 
     fn push(&self, done: Done) {

@@ -75,7 +75,7 @@ fn small(number: u64) -> Scenario {
     scenario
 }
 
-const ALL: [Call; 39] = [
+const ALL: [Call; 40] = [
     Call::Devices,
     Call::Find,
     Call::Drain,
@@ -83,6 +83,7 @@ const ALL: [Call; 39] = [
     Call::Threaded,
     Call::Now,
     Call::MaxDowntime,
+    Call::RanShort,
     Call::Name,
     Call::Hold,
     Call::Release,

@@ -17,6 +17,24 @@ use sim::scenario::{Decision, Scenario};
 /// How many failures are worth reading.
 const MOST_FAILURES: usize = 5;
 
+/// What must have happened often enough, and whether the migration fails then, or arrives, or now the one and now the other.
+const WHAT_HAPPENS: [(&str, bool, bool); 14] = [
+    ("gone", true, true),
+    ("gone at the destination", true, true),
+    ("resized", true, true),
+    ("resized and back", true, true),
+    ("appears", true, true),
+    ("replaced", true, true),
+    ("unlisted", true, true),
+    ("in the middle of a call", true, true),
+    ("cancelled with reads in flight", true, false),
+    ("left alone", true, false),
+    ("writes in flight when tracking starts", true, true),
+    ("garbage in a tail", true, true),
+    ("shorter by data", true, true),
+    ("shorter by zeroes", false, true),
+];
+
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
 }
@@ -33,6 +51,7 @@ fn no_scenario_goes_wrong() {
     let next = AtomicU64::new(first);
     let failures = Mutex::new(BTreeMap::new());
     let ends = Mutex::new(BTreeMap::new());
+    let seen = Mutex::new(BTreeMap::<_, [u64; 2]>::new());
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
@@ -44,6 +63,9 @@ fn no_scenario_goes_wrong() {
                     }
                     let report = run(Scenario::new(number), How::default());
                     *ends.lock().unwrap().entry(format!("{:?}", report.end)).or_insert(0_u64) += 1;
+                    for what in report.seen {
+                        seen.lock().unwrap().entry(what).or_insert([0; 2])[usize::from(report.arrived)] += 1;
+                    }
                     if !report.wrong.is_empty() {
                         failures.lock().unwrap().insert(number, report.wrong);
                     }
@@ -51,12 +73,20 @@ fn no_scenario_goes_wrong() {
             });
         }
     });
+    let seen = seen.into_inner().unwrap();
     println!("{count} scenarios in {:.1?}: {:?}", began.elapsed(), ends.lock().unwrap());
+    println!("what happened in them, and how often the migration failed and arrived: {seen:?}");
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "replay with BLKMIG_SCENARIO=<number>: {failures:#?}");
     let ends = ends.into_inner().unwrap();
     let completed = ends.get(&format!("{:?}", End::Completed)).copied().unwrap_or(0);
     assert!(completed > count / 2, "most scenarios must come to a good end, or they show little: {ends:?}");
+    for (what, fails, arrives) in WHAT_HAPPENS.into_iter().filter(|_| count >= 20_000) {
+        let [failed, arrived] = seen.get(what).copied().unwrap_or_default();
+        // That it comes too late to matter is rare.
+        assert!(!fails || failed > count / 1000, "{what}: failed {failed} times");
+        assert!(!arrives || arrived > count / 20_000, "{what}: arrived {arrived} times");
+    }
 }
 
 /// Large, thin images: the search for allocated sectors ends before it finds any, and the last stage begins meanwhile.

@@ -9,16 +9,21 @@
 mod sim;
 
 use sim::Sabotage;
+use sim::events::{Event, Happening};
+use sim::guest::GuestMode;
 use sim::model::{Model, ModelDisk};
 use sim::run::{How, run};
-use sim::scenario::Scenario;
+use sim::scenario::{Mismatch, Scenario};
 use sim::verdict::{Outcome, Pair, judge};
 
-/// Runs scenarios with a host that does this; how many of them went wrong, and all that was said.
-fn sabotaged(how: Sabotage) -> (usize, String) {
+/// Runs scenarios with a host that does this, and in which nothing else goes wrong but what `around` adds; how many of them
+/// went wrong, and all that was said.
+fn sabotaged(how: Sabotage, around: impl Fn(&mut Scenario)) -> (usize, String) {
     let mut wrong = Vec::new();
     for number in 0..400 {
-        let report = run(Scenario::new(number).without_errors(), How { sabotage: Some(how), ..How::default() });
+        let mut scenario = Scenario::new(number).without_errors();
+        around(&mut scenario);
+        let report = run(scenario, How { sabotage: Some(how), ..How::default() });
         wrong.extend(report.wrong.first().cloned());
     }
     (wrong.len(), wrong.join("\n"))
@@ -26,7 +31,12 @@ fn sabotaged(how: Sabotage) -> (usize, String) {
 
 #[track_caller]
 fn notices(how: Sabotage, what: &str) {
-    let (count, texts) = sabotaged(how);
+    notices_with(how, what, |_| {});
+}
+
+#[track_caller]
+fn notices_with(how: Sabotage, what: &str, around: impl Fn(&mut Scenario)) {
+    let (count, texts) = sabotaged(how, around);
     assert!(count >= 20, "{how:?} was noticed in {count} scenarios");
     assert!(texts.contains(what), "{how:?}: {texts}");
 }
@@ -74,6 +84,45 @@ fn a_reference_that_is_left() {
 #[test]
 fn a_buffer_that_is_left() {
     notices(Sabotage::KeepsBuffer, "buffers are left");
+}
+
+/// Something happens to a disk in the second step.
+fn happens(scenario: &mut Scenario, event: Event) {
+    scenario.event = Some(Happening { event, at_destination: false, step: Some(1), call: 5, which: scenario.number });
+}
+
+#[test]
+fn changes_that_nobody_is_told_of() {
+    for event in [Event::Resized(1, None), Event::Resized(-1, None), Event::Unlisted, Event::Replaced] {
+        notices_with(Sabotage::HidesChanges, "went well, though", |scenario| happens(scenario, event));
+    }
+}
+
+#[test]
+fn writes_that_tracking_does_not_wait_for() {
+    notices_with(Sabotage::NoWait, "lacks", |scenario| {
+        scenario.guest = (GuestMode::Seen, 0);
+        scenario.guest_burst = 8;
+    });
+}
+
+#[test]
+fn two_streams_of_one_identity() {
+    notices(Sabotage::OneIdentity, "on another stream, but");
+}
+
+#[test]
+fn a_read_that_never_comes_back() {
+    notices_with(Sabotage::LosesRequest, "buffers are left", |scenario| {
+        scenario.source.threaded = false;
+        scenario.cancel_at = Some(2);
+        scenario.hangs_at = Some(1);
+    });
+}
+
+#[test]
+fn a_tail_that_is_dropped() {
+    notices_with(Sabotage::DropsTail, "completed, but ", |scenario| scenario.mismatch = Some(Mismatch::Tail));
 }
 
 fn good() -> Outcome {

@@ -35,7 +35,7 @@ struct Queue {
     jobs: Mutex<(VecDeque<Job>, usize)>,
     changed: Condvar,
     closed: AtomicBool,
-    /// Nothing completes while this is set.
+    /// Nothing completes while this is set, and a flush does not wait for it.
     held: AtomicBool,
     delay: Duration,
     /// A flush returns this long before the last completion has been called.
@@ -172,7 +172,7 @@ impl Host for ThreadHost {
 
     fn drain(&self) {
         let mut jobs = self.queue.lock();
-        while jobs.1 > 0 {
+        while jobs.1 > 0 && !self.queue.held.load(Relaxed) {
             jobs = self.queue.changed.wait(jobs).expect("no panic with the lock");
         }
     }
@@ -465,4 +465,28 @@ fn row_09_cleanup_waits_for_what_is_in_flight() {
     });
     pipe.close();
     assert_eq!(module.status().buffers().0, 0);
+}
+
+/// Storage hangs, and the user cancels: cleanup returns, and what is in flight ends during the next migration.
+#[test]
+fn a_cancel_does_not_wait_for_storage_that_hangs() {
+    let source = ThreadHost::new(Queue { held: AtomicBool::new(true), ..Queue::default() }, true);
+    let destination = ThreadHost::new(Queue::default(), true);
+    let (from, to) = (source.module(Options::default()), destination.module(Options::default()));
+    let work = || {
+        let (mut cancelled, mut pipe) = (Pipe::new(), Pipe::new());
+        from.setup(&mut link(&mut cancelled)).unwrap();
+        from.iterate(&mut link(&mut cancelled)).unwrap();
+        from.cleanup(None);
+        assert!(from.status().reads_in_flight() > 0 && !from.status().active.load(Relaxed));
+        (0..CHUNKS).for_each(|chunk| source.guest_writes(chunk, 9));
+        from.setup(&mut link(&mut pipe)).unwrap();
+        source.queue.held.store(false, Relaxed);
+        from.complete(&mut link(&mut pipe)).unwrap();
+        (0..2).for_each(|_| to.load(&mut pipe, 1).unwrap());
+        [cancelled, pipe].into_iter().for_each(Pipe::close);
+    };
+    source.with_workers(2, || destination.with_workers(2, work));
+    assert!(source.disk().0 == destination.disk().0, "the disks differ");
+    assert_eq!((from.status().reads_in_flight(), from.status().buffers().0), (0, 0));
 }

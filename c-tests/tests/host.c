@@ -250,6 +250,9 @@ static void error_report(const char *fmt, ...)
 
 static void log_message(int level, const char *message)
 {
+    size_t used = strlen(host.log);
+
+    snprintf(host.log + used, sizeof(host.log) - used, "%d %s\n", level, message);
     if (level <= 1) {
         error_report("%s\n", message);
     }
@@ -258,6 +261,16 @@ static void log_message(int level, const char *message)
 int host_said(const char *text)
 {
     return strstr(host.errors, text) != NULL;
+}
+
+int host_logged(const char *text)
+{
+    int n = 0;
+
+    for (const char *at = host.log; (at = strstr(at, text)); at += strcspn(at, "\n")) {
+        n++;
+    }
+    return n;
 }
 
 static int register_savevm_live(void *dev, const char *idstr, int instance_id, int version_id, BlkMigSetParams *set_params,

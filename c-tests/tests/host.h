@@ -22,7 +22,7 @@ struct BlockDriverState {
     int64_t sectors;
     uint8_t *data;              /* NULL (a thin disk): reads leave the buffer as it is, writes go nowhere */
     uint8_t *base;              /* what the destination has before it is sent anything; NULL: nothing that fits */
-    int64_t length;             /* what getlength answers: bytes, or -errno */
+    int64_t length;             /* what getlength answers: bytes, or -errno, which requests get, too */
     int ref_result;             /* what ref answers */
     int read_only;
     int cluster;                /* what cluster_size answers */
@@ -86,14 +86,17 @@ struct host {
     int64_t step;               /* ns that pass at each host_step; 100 ms at first */
     uint64_t max_downtime;      /* ns; 30 ms at first */
     void (*on_read)(BlockDriverState *bs, int64_t sector);   /* in aio_read, once the data is taken */
+    void (*on_write)(BlockDriverState *bs, int64_t sector);  /* in aio_write */
     /* what the module did */
     int calls[H_CALLS];
     int in_flight, most_in_flight;
     int overlaps;               /* reads of a chunk that already had one in flight */
     int misaligned;             /* buffers not aligned to 4096 */
     int bad_requests;           /* of no sectors, or outside the device */
+    int unheld;                 /* requests that ended when nobody held their device any more */
     int registered;
-    char errors[1 << 16];       /* error_report and log */
+    char errors[1 << 16];       /* error_report, and what log said of level 1 */
+    char log[1 << 16];          /* log: a line a message, after its level */
     Monitor monitor;
     Monitor *mon;               /* what the stages get: &monitor at first */
     int64_t now;
@@ -147,6 +150,9 @@ int host_load(QEMUFile *f);
 
 /* 1 when error_report or log said this. */
 int host_said(const char *text);
+
+/* How many messages of log hold this. */
+int host_logged(const char *text);
 
 /* Takes the disk's content away (fills it with the bytes' inverse) and returns it; the caller frees it. */
 uint8_t *host_take(BlockDriverState *bs);

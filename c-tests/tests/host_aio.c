@@ -105,7 +105,11 @@ static void finish(struct request *r)
         }
         ret = host_called(H_READ_DONE);
     }
+    if (ret == 0 && r->bs->length < 0) {
+        ret = (int)r->bs->length;
+    }
     pthread_mutex_lock(&lock);
+    host.unheld += r->bs->refs == 0;
     if (!r->data) {
         r->bs->reading[r->sector / CHUNK_SECTORS]--;
     }
@@ -223,6 +227,9 @@ void *host_aio_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, i
     }
     r = new_request(bs, sector, nb_sectors, cb, opaque);
     r->data = buf;
+    if (host.on_write) {
+        host.on_write(bs, sector);
+    }
     submit(r);
     return &host;
 }

@@ -183,6 +183,7 @@ static void free_device(void *opaque)
     AioContext *ctx = bdrv_get_aio_context(dev->bs);
 
     aio_context_acquire(ctx);
+    blk_set_disable_request_queuing(dev->blk, false);
     blk_unref(dev->blk);
     bdrv_unref(dev->bs);
     aio_context_release(ctx);
@@ -294,6 +295,12 @@ static BlockDriverState *open_device(BlockBackend *blk, const char *name)
         error_report_err(local_err);
         return NULL;
     }
+    /*
+     * Nothing new comes while it is drained (wait_while_drained).  What was to
+     * begin must end before, not later: it would go on in the AioContext that
+     * the device had, as QEMU 7.2 does not see that it has another.
+     */
+    blk_set_disable_request_queuing(opened, true);
     add_device(bs, opened, name);
     return bs;
 }

@@ -202,11 +202,32 @@ static bool has_changed(BlkMigDevice *dev, const void *opaque)
     return blkmig_has_changed(dev);
 }
 
+/*
+ * QEMU can't give up a disk that a block job uses.  It does not say so, and
+ * aborts if the job ends while it tries.
+ */
+static bool find_block_job(void)
+{
+    BlockJob *job;
+
+    JOB_LOCK_GUARD();
+    job = block_job_next_locked(NULL);
+    /* One that has ended, but was not dismissed, uses nothing any more. */
+    while (job && !job->nodes) {
+        job = block_job_next_locked(job);
+    }
+    if (job && !blkmig_cause) {
+        error_setg(&blkmig_cause, "Block migration: block job '%s' is running",
+                   job->job.id ?: "(internal)");
+    }
+    return job;
+}
+
 static int block_save_complete(QEMUFile *f, void *opaque)
 {
     int ret;
 
-    if (blkmig_search_devices(has_changed, NULL)) {
+    if (blkmig_search_devices(has_changed, NULL) || find_block_job()) {
         qemu_file_set_error(f, -EINVAL);
         ret = -EINVAL;
     } else {
@@ -309,19 +330,6 @@ static const BlkMigHost host = {
     .system = &system_ops,
 };
 
-/* QEMU does not say why it could not give up the disks: a job that uses one. */
-static void name_jobs(GString *text)
-{
-    BlockJob *job;
-
-    JOB_LOCK_GUARD();
-    for (job = block_job_next_locked(NULL); job;
-         job = block_job_next_locked(job)) {
-        g_string_append_printf(text, "; block job '%s' is running",
-                               job->job.id ?: "(internal)");
-    }
-}
-
 /* Before the migration's thread starts, and after it has ended. */
 static void migration_changed(Notifier *notifier, void *data)
 {
@@ -346,11 +354,7 @@ static void migration_changed(Notifier *notifier, void *data)
             s->must_remove_block_options = false;
         }
     } else if (migration_has_failed(s) && !s->error) {
-        g_autoptr(GString) jobs = g_string_new(NULL);
-
-        name_jobs(jobs);
-        error_setg(&err, "The migration failed after the disks were sent%s",
-                   jobs->str);
+        error_setg(&err, "The migration failed after the disks were sent");
     }
     if (err) {
         migrate_set_error(s, err);
@@ -386,6 +390,11 @@ static void shutting_down(Notifier *notifier, void *data)
     migration_cancel(NULL);
     while (!is_over(s) &&
            qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
+        /*
+         * Cancelled when it was about to pause before the switchover, QEMU
+         * pauses all the same, and lets it go on no more.
+         */
+        qemu_sem_post(&s->pause_sem);
         qemu_mutex_unlock_iothread();
         g_usleep(1000);
         qemu_mutex_lock_iothread();

@@ -9,8 +9,8 @@
 #include "block/block_int.h"
 #include "block-migration-host.h"
 
-/* How long the end of a migration waits for reads that are in flight. */
-#define FLUSH_WAIT_MS 100
+/* How long is waited for what storage that does not hang has done by then. */
+#define WAIT_MS 100
 
 typedef struct BlkMigRequest {
     BlkMigDevice *dev;
@@ -24,90 +24,176 @@ static unsigned in_flight;
 static unsigned completed;
 static Coroutine *waiting_co;
 
-static int bdrv_ops_is_allocated(BlockDriverState *bs, int64_t sector, int nb,
-                                 int *pnum)
-{
-    DEVICE_LOCK_GUARD(bs);
-    int64_t count = 0;
-    int ret = bdrv_is_allocated(bs, BYTES(sector), BYTES(nb), &count);
-
-    *pnum = count >> BDRV_SECTOR_BITS;
-    return ret;
-}
-
 /*
- * Something that load's coroutine asks for.  It runs in the main AioContext,
- * while what the device's own has submitted completes there: the two would
- * change the same lists at once.  So another coroutine does it over there.
+ * Something that is waited for.  It is not done by who asks.  Load's coroutine
+ * runs in the main AioContext, while what the device's own has submitted
+ * completes there: the two would change the same lists at once.  And the
+ * source's storage may hang, or a block job may end meanwhile and drain the
+ * device: then the source must not hold the iothread lock, nor poll.
  */
 typedef struct BlkMigCall {
-    int (*fn)(struct BlkMigCall *call);
+    /* Who asks, and the request. */
+    unsigned references;
+    BlkMigDevice *dev;
     BlockBackend *blk;
     int64_t offset;
     int64_t bytes;
+    QEMUIOVector qiov;
     int64_t count;
-    const void *buf;
     int ret;
+    /* Load's coroutine, or NULL. */
     Coroutine *caller;
+    bool done;
+    QemuSemaphore ended;
 } BlkMigCall;
 
-static void coroutine_fn call_there(void *opaque)
+static void put_call(BlkMigCall *call)
+{
+    if (qatomic_fetch_dec(&call->references) == 1) {
+        blkmig_put_device(call->dev);
+        qemu_sem_destroy(&call->ended);
+        g_free(call);
+    }
+}
+
+static void call_done(void *opaque, int ret)
 {
     BlkMigCall *call = opaque;
 
-    call->ret = call->fn(call);
-    aio_co_wake(call->caller);
+    call->ret = ret;
+    if (call->caller) {
+        aio_co_wake(call->caller);
+    } else {
+        qemu_sem_post(&call->ended);
+        qatomic_set(&call->done, true);
+        aio_wait_kick();
+    }
+    put_call(call);
 }
 
-static int call_device(BlockDriverState *bs, BlkMigCall *call)
+/*
+ * For the start of a request: in an iothread it must not complete before QEMU
+ * has set up all of it.
+ */
+static AioContext *acquire_context(BlockBackend *blk)
+{
+    AioContext *ctx = blk_get_aio_context(blk);
+
+    aio_context_acquire(ctx);
+    return ctx;
+}
+
+/*
+ * Once it was started it is in flight, and whoever moves the device to another
+ * AioContext waits for it.
+ */
+static BlkMigCall *start_call(void (*start)(BlkMigCall *call),
+                              BlockDriverState *bs, int64_t sector, int nb,
+                              const uint8_t *buf)
 {
     DEVICE_LOCK_GUARD(bs);
-    BlkMigDevice *dev;
+    BlockBackend *blk = blkmig_find_backend(bs);
+    BlkMigCall *call;
+    AioContext *ctx;
 
-    call->blk = blkmig_find_backend(bs);
-    if (!call->blk) {
-        return -ENODEV;
+    if (!blk) {
+        return NULL;
     }
-    if (!qemu_in_coroutine()) {
-        return call->fn(call);
+    call = g_new0(BlkMigCall, 1);
+    call->references = 2;
+    call->dev = blkmig_find_device(bs);
+    blkmig_get_device(call->dev);
+    call->blk = blk;
+    call->offset = BYTES(sector);
+    call->bytes = BYTES(nb);
+    qemu_iovec_init_buf(&call->qiov, (void *)buf, BYTES(nb));
+    qemu_sem_init(&call->ended, 0);
+    call->caller = qemu_in_coroutine() ? qemu_coroutine_self() : NULL;
+    ctx = acquire_context(blk);
+    start(call);
+    aio_context_release(ctx);
+    if (call->caller) {
+        qemu_coroutine_yield();
+    } else if (!device_lock.iothread_locked) {
+        AIO_WAIT_WHILE(device_lock.ctx, !qatomic_read(&call->done));
     }
-    dev = blkmig_find_device(bs);
-    blkmig_get_device(dev);
-    call->caller = qemu_coroutine_self();
-    aio_co_enter(blk_get_aio_context(call->blk),
-                 qemu_coroutine_create(call_there, call));
-    qemu_coroutine_yield();
-    blkmig_put_device(dev);
-    return call->ret;
+    return call;
 }
 
-static int call_is_zero(BlkMigCall *call)
+/* -EAGAIN if the source's storage takes too long to tell. */
+static int call_device(void (*start)(BlkMigCall *call), BlockDriverState *bs,
+                       int64_t sector, int nb, const uint8_t *buf, int *pnum)
 {
-    BlockDriverState *bs = blk_bs(call->blk);
-    int ret;
+    BlkMigCall *call = start_call(start, bs, sector, nb, buf);
+    int ret = -EAGAIN;
 
-    if (!bs) {
+    *pnum = 0;
+    if (!call) {
         return -ENODEV;
     }
+    if (call->caller || qemu_sem_timedwait(&call->ended, WAIT_MS) == 0) {
+        ret = call->ret;
+        *pnum = call->count >> BDRV_SECTOR_BITS;
+    }
+    put_call(call);
+    return ret;
+}
+
+static void ask(BlkMigCall *call, CoroutineEntry *entry)
+{
     blk_inc_in_flight(call->blk);
-    ret = bdrv_block_status_above(bs, NULL, call->offset, call->bytes,
-                                  &call->count, NULL, NULL);
+    aio_co_enter(blk_get_aio_context(call->blk),
+                 qemu_coroutine_create(entry, call));
+}
+
+static void answer(BlkMigCall *call, int ret)
+{
     blk_dec_in_flight(call->blk);
-    return ret < 0 ? ret : !!(ret & BDRV_BLOCK_ZERO);
+    call_done(call, ret);
+}
+
+static void coroutine_fn ask_is_allocated(void *opaque)
+{
+    BlkMigCall *call = opaque;
+    BlockDriverState *bs = blk_bs(call->blk);
+
+    answer(call, bs ? bdrv_is_allocated(bs, call->offset, call->bytes,
+                                        &call->count) : -ENODEV);
+}
+
+static void start_is_allocated(BlkMigCall *call)
+{
+    ask(call, ask_is_allocated);
+}
+
+static int bdrv_ops_is_allocated(BlockDriverState *bs, int64_t sector, int nb,
+                                 int *pnum)
+{
+    return call_device(start_is_allocated, bs, sector, nb, NULL, pnum);
+}
+
+static void coroutine_fn ask_is_zero(void *opaque)
+{
+    BlkMigCall *call = opaque;
+    BlockDriverState *bs = blk_bs(call->blk);
+    int ret = -ENODEV;
+
+    if (bs) {
+        ret = bdrv_block_status_above(bs, NULL, call->offset, call->bytes,
+                                      &call->count, NULL, NULL);
+    }
+    answer(call, ret < 0 ? ret : !!(ret & BDRV_BLOCK_ZERO));
+}
+
+static void start_is_zero(BlkMigCall *call)
+{
+    ask(call, ask_is_zero);
 }
 
 static int bdrv_ops_is_zero(BlockDriverState *bs, int64_t sector, int nb,
                             int *pnum)
 {
-    BlkMigCall call = {
-        .fn = call_is_zero,
-        .offset = BYTES(sector),
-        .bytes = BYTES(nb),
-    };
-    int ret = call_device(bs, &call);
-
-    *pnum = call.count >> BDRV_SECTOR_BITS;
-    return ret;
+    return call_device(start_is_zero, bs, sector, nb, NULL, pnum);
 }
 
 static int bdrv_ops_cluster_size(BlockDriverState *bs)
@@ -169,7 +255,7 @@ static void bdrv_ops_aio_wait(void)
  */
 static void bdrv_ops_aio_flush(void)
 {
-    int64_t deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + FLUSH_WAIT_MS;
+    int64_t deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + WAIT_MS;
 
     if (qemu_in_coroutine()) {
         while (qatomic_read(&in_flight)) {
@@ -192,6 +278,8 @@ static void *submit(typeof(&blk_aio_preadv) fn, BlockDriverState *bs,
     DEVICE_LOCK_GUARD(bs);
     BlockBackend *blk;
     BlkMigRequest *req;
+    AioContext *ctx;
+    void *acb;
 
     blkmig_stop_if_closing();
     blk = blkmig_find_backend(bs);
@@ -205,7 +293,10 @@ static void *submit(typeof(&blk_aio_preadv) fn, BlockDriverState *bs,
     req->cb = cb;
     req->opaque = opaque;
     qatomic_inc(&in_flight);
-    return fn(blk, BYTES(sector), &req->qiov, 0, request_done, req);
+    ctx = acquire_context(blk);
+    acb = fn(blk, BYTES(sector), &req->qiov, 0, request_done, req);
+    aio_context_release(ctx);
+    return acb;
 }
 
 static void *bdrv_ops_aio_read(BlockDriverState *bs, int64_t sector,
@@ -230,51 +321,42 @@ static int bdrv_ops_read(BlockDriverState *bs, int64_t sector, uint8_t *buf,
     return blk_pread(blkmig_find_backend(bs), BYTES(sector), BYTES(nb), buf, 0);
 }
 
-static int call_write(BlkMigCall *call)
+static void start_write(BlkMigCall *call)
 {
-    return blk_pwrite(call->blk, call->offset, call->bytes, call->buf, 0);
+    blk_aio_pwritev(call->blk, call->offset, &call->qiov, 0, call_done, call);
 }
 
 static int bdrv_ops_write(BlockDriverState *bs, int64_t sector,
                           const uint8_t *buf, int nb)
 {
-    BlkMigCall call = {
-        .fn = call_write,
-        .offset = BYTES(sector),
-        .bytes = BYTES(nb),
-        .buf = buf,
-    };
+    int unused;
 
-    return call_device(bs, &call);
+    return call_device(start_write, bs, sector, nb, buf, &unused);
 }
 
-static int call_write_zeroes(BlkMigCall *call)
+static void start_write_zeroes(BlkMigCall *call)
 {
-    return blk_pwrite_zeroes(call->blk, call->offset, call->bytes,
-                             BDRV_REQ_MAY_UNMAP);
+    blk_aio_pwrite_zeroes(call->blk, call->offset, call->bytes,
+                          BDRV_REQ_MAY_UNMAP, call_done, call);
 }
 
 static int bdrv_ops_write_zeroes(BlockDriverState *bs, int64_t sector, int nb)
 {
-    BlkMigCall call = {
-        .fn = call_write_zeroes,
-        .offset = BYTES(sector),
-        .bytes = BYTES(nb),
-    };
+    int unused;
 
-    return call_device(bs, &call);
+    return call_device(start_write_zeroes, bs, sector, nb, NULL, &unused);
 }
 
-static int call_flush(BlkMigCall *call)
+static void start_flush(BlkMigCall *call)
 {
-    return blk_flush(call->blk);
+    blk_aio_flush(call->blk, call_done, call);
 }
 
 static int bdrv_ops_flush(BlockDriverState *bs)
 {
-    BlkMigCall call = { .fn = call_flush };
+    int unused;
 
-    return call_device(bs, &call);
+    return call_device(start_flush, bs, 0, 0, NULL, &unused);
 }
 
 const BlkMigBdrvOps blkmig_bdrv_ops = {

@@ -14,7 +14,7 @@ use crate::buffers::{Buffer, NoBuffer, Pool};
 use crate::error::{Errno, Error};
 use crate::geometry::{SECTOR_LEN, Sector, Sectors};
 use crate::host::{Device, Host, Stream};
-use crate::request::{Completions, MAX_RESERVED, WriteRequest};
+use crate::request::{Completions, WriteRequest};
 use crate::source::{Settings, label};
 use crate::status::Status;
 use crate::wire::{HEADER_BYTES, Header};
@@ -86,33 +86,26 @@ impl Incoming {
         if self.stream.replace(identity) != Some(identity) {
             self.forget();
         }
+        host.forget_shortage();
         let bytes = settings.geometry.chunk_bytes();
         let kept = self.pool.take().filter(|pool| pool.limit() == settings.max_buffers as usize);
         let pool = kept.unwrap_or_else(|| Pool::new(settings.max_buffers, bytes, Arc::clone(status)));
-        if host.ran_short() {
-            return Err(Error::RanShort);
-        }
-        let no_memory = |_| Error::NoMemory("the requests".to_owned());
-        let most = settings.max_writes.min(MAX_RESERVED) as usize;
-        let completions = Completions::new(most, Arc::clone(status)).map_err(no_memory)?;
-        let mut in_flight = Vec::new();
-        in_flight.try_reserve_exact(most).map_err(no_memory)?;
         let mut section = Section {
             host,
             settings,
             stream,
             pool: pool.clone(),
-            completions,
+            completions: Completions::new(Arc::clone(status)),
             targets: Vec::new(),
             current: 0,
-            in_flight,
+            in_flight: Vec::new(),
             zeroes: None,
         };
         let read = section.read_records(&mut self.progress);
         // Even after an error nothing may be left in flight, and the first error is the one to report.
         let finished = section.finish(read.is_ok());
         let result = read.and_then(|percent| finished.map(|()| percent)).and_then(|percent| {
-            section.note_written(&mut self.written);
+            section.note_written(&mut self.written)?;
             if percent == Some(100) { section.flush(&mut self.written) } else { Ok(()) }
         });
         drop(section);
@@ -164,6 +157,7 @@ impl<H: Host> Section<'_, H> {
     fn read_records(&mut self, progress: &mut Progress) -> Result<Option<u8>, Error> {
         let mut last = None;
         loop {
+            self.host.check_memory()?;
             let mut header = [0; HEADER_BYTES];
             self.get(&mut header, "a record's header")?;
             match Header::decode(header)? {
@@ -182,12 +176,15 @@ impl<H: Host> Section<'_, H> {
     }
 
     /// Adds the devices that this section has written to.
-    fn note_written(&self, names: &mut Vec<Vec<u8>>) {
+    fn note_written(&self, names: &mut Vec<Vec<u8>>) -> Result<(), Error> {
         for target in self.targets.iter().filter(|target| target.written) {
             if !names.contains(&target.name) {
+                self.host.check_memory()?;
+                names.try_reserve(1)?;
                 names.push(target.name.clone());
             }
         }
+        Ok(())
     }
 
     /// Brings what was written to these devices to stable storage, and forgets them.
@@ -232,6 +229,7 @@ impl<H: Host> Section<'_, H> {
             self.current = if let Some(index) = self.targets.iter().position(|target| target.name == name) {
                 index
             } else {
+                self.targets.try_reserve(1)?;
                 self.targets.push(Target::open(self.host, name, self.settings.geometry)?);
                 self.targets.len() - 1
             };
@@ -291,6 +289,9 @@ impl<H: Host> Section<'_, H> {
         if !target.device.has_write_async() {
             return target.device.write(start, &data[range]).map_err(failed);
         }
+        self.host.check_memory()?;
+        self.completions.make_room(self.in_flight.len() + 1)?;
+        self.in_flight.try_reserve(1)?;
         let request = WriteRequest::new(&self.completions, place.target, start, Arc::clone(data), range);
         self.in_flight.push(place);
         target.device.write_async(request).map_err(failed)?;

@@ -209,6 +209,10 @@ impl Host for CHost {
     fn ran_short(&self) -> bool {
         reserve::ran_short()
     }
+
+    fn forget_shortage(&self) {
+        reserve::ran_short();
+    }
 }
 
 /// A sector number as C has it; one that does not fit is past the end of any device.

@@ -3,18 +3,18 @@
 //!
 //! Rust's standard library aborts where a small allocation fails, and there is one behind every text, list and request. So the
 //! library keeps a reserve of its own, which is used for them when malloc fails: enough for a migration to give everything
-//! back and to say why. The migration that met the shortage ends in its next step, by an error ([`ran_short`]).
+//! back and to say why. The migration that met the shortage ends before its next chunk, by an error ([`ran_short`]).
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
-/// The largest allocation, and the largest alignment, that the reserve serves, in bytes. What can be larger than this is
-/// allocated where a failure is an error: bitmaps and buffers.
-const SLOT: usize = 4096;
+/// The largest allocation, and the largest alignment, that the reserve serves, in bytes: a list of a thousand devices. What can
+/// be larger than this is allocated where a failure is an error.
+const SLOT: usize = 1 << 14;
 const SLOTS: usize = 64;
 
-#[repr(C, align(4096))]
+#[repr(C, align(16384))]
 struct Slots(UnsafeCell<[[u8; SLOT]; SLOTS]>);
 
 // SAFETY: a slot's bytes belong to whoever has set its bit in `USED`.

@@ -269,7 +269,8 @@ pub struct BlkMigHost {
 pub struct BlkMigOptions {
     /// `sizeof(BlkMigOptions)`, as the host was compiled. A field past it counts as 0.
     pub struct_size: usize,
-    /// Chunks held in memory at most, on either side; default 64.
+    /// Chunks held in memory at most, on either side; default 64. Those of reads that a cancelled migration did not wait for,
+    /// as storage hung, come on top until the reads complete.
     pub max_buffers: u32,
     /// Reads in flight at most; default 16.
     pub max_reads: u32,

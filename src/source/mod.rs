@@ -19,7 +19,7 @@ use crate::buffers::{Buffer, NoBuffer, Pool};
 use crate::error::Error;
 use crate::geometry::{Chunk, Geometry};
 use crate::host::{Device, Host, Monitor, Stream};
-use crate::request::{Completions, MAX_RESERVED, ReadRequest};
+use crate::request::{Completions, ReadRequest};
 use crate::status::Status;
 use crate::wire::Header;
 
@@ -132,8 +132,10 @@ impl<H: Host> Outgoing<H> {
     /// If a device can't be migrated; nothing is left behind then.
     pub fn start(host: Arc<H>, settings: Settings, status: Arc<Status>, link: &mut Link) -> Result<Outgoing<H>, Error> {
         link.check()?;
+        host.forget_shortage();
         let mut devices: Vec<SourceDevice<H::Device>> = Vec::new();
         for device in host.devices() {
+            host.check_memory()?;
             let Some(device) = SourceDevice::new(device, settings.geometry, settings.shared_base)? else {
                 continue;
             };
@@ -145,20 +147,16 @@ impl<H: Host> Outgoing<H> {
             } else {
                 format!("Start full migration for {}\n", device.label())
             });
+            devices.try_reserve(1)?;
             devices.push(device);
         }
         for device in &mut devices {
             device.start_tracking()?;
         }
-        let no_memory = |_| Error::NoMemory("the requests".to_owned());
-        let most = settings.max_reads.min(MAX_RESERVED) as usize;
-        let completions = Completions::new(most, Arc::clone(&status)).map_err(no_memory)?;
-        let mut ready = VecDeque::new();
-        ready.try_reserve_exact(most).map_err(no_memory)?;
         status.start(devices.iter().map(SourceDevice::total_bytes).sum());
         let mut migration = Outgoing {
             pool: Pool::new(settings.max_buffers, settings.geometry.chunk_bytes(), Arc::clone(&status)),
-            completions,
+            completions: Completions::new(Arc::clone(&status)),
             began: host.now_ns(),
             host,
             stream: link.stream.identity(),
@@ -169,7 +167,7 @@ impl<H: Host> Outgoing<H> {
             in_flight: 0,
             last_read: 0,
             stalled: false,
-            ready,
+            ready: VecDeque::new(),
             turn: 0,
             pace: Pace::default(),
             shrinking: Shrinking::default(),
@@ -231,11 +229,9 @@ impl<H: Host> Outgoing<H> {
         !self.stalled && self.bulk_done() && (self.shrinking.is_over() || transferred == total && short())
     }
 
-    /// A length that has changed, even if it changes back, ends the migration; so does a shortage of memory.
+    /// A length that has changed, even if it changes back, ends the migration.
     fn check_step(&self) -> Result<(), Error> {
-        if self.host.ran_short() {
-            return Err(Error::RanShort);
-        }
+        self.host.check_memory()?;
         self.devices.iter().try_for_each(SourceDevice::check_length)
     }
 
@@ -408,6 +404,9 @@ impl<H: Host> Outgoing<H> {
                 Err(NoBuffer::InUse) => break,
                 Err(NoBuffer::NoMemory) => return Err(Error::NoMemory("a chunk".to_owned())),
             };
+            self.host.check_memory()?;
+            self.completions.make_room(self.in_flight + 1)?;
+            self.ready.try_reserve(self.in_flight + 1)?;
             let turn = self.turn;
             self.turn = (turn + 1) % self.devices.len();
             // A slow device must not take the places of all the others.

@@ -27,6 +27,7 @@ impl<H: Host> Outgoing<H> {
             }
             self.send(link, index, chunk, data);
             link.check()?;
+            self.host.check_memory()?;
             sent += 1;
         }
         Ok(sent)

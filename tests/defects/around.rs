@@ -3,15 +3,16 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use blkmig::error::{Errno, Error};
 use blkmig::module::Options;
 use blkmig::source::Link;
 
-use crate::bench::{Bench, PLAIN, QUICK, record};
+use crate::bench::{Bench, PLAIN, QUICK, once, record};
 use crate::sim::Call;
 use crate::sim::disk::{Kind, pattern};
-use crate::sim::machine::Machine;
+use crate::sim::machine::{Features, Machine};
 use crate::sim::stream::{OutStream, SimMonitor};
 
 #[test]
@@ -49,6 +50,34 @@ fn a_device_that_appears_or_goes_away_ends_the_migration() {
 }
 
 #[test]
+fn a_device_that_is_replaced_or_not_listed_any_more_ends_the_migration() {
+    for (replaced, error) in [(true, Error::Appeared("hd0".to_owned())), (false, Error::WentAway("hd0".to_owned()))] {
+        // Before the last stage, and in its midst: at the last read of all.
+        for late in [false, true] {
+            let change = move |machine: &Machine| {
+                let disk = &mut machine.disks.borrow_mut()[0];
+                disk.replaced = replaced;
+                disk.unlisted = !replaced;
+            };
+            let mut bench = Bench::one(1, 5, QUICK);
+            bench.setup().unwrap();
+            bench.run_dry();
+            bench.write(0, 2..3, 7);
+            if late {
+                once(&bench.source, Call::Read, change);
+                assert_eq!(bench.complete(), Err(error.clone()));
+            } else {
+                change(&bench.source);
+                let calls = record(&bench.source);
+                assert_eq!(bench.complete(), Err(error.clone()));
+                assert!(!calls.borrow().contains(&Call::Read), "it is known at the start");
+            }
+            bench.check_released();
+        }
+    }
+}
+
+#[test]
 fn a_read_from_a_device_that_went_away_says_so() {
     let mut bench = Bench::one(1, 5, PLAIN);
     bench.setup().unwrap();
@@ -66,6 +95,114 @@ fn a_read_from_a_device_that_went_away_says_so() {
     assert_eq!(error.to_string(), "can't get the length of device hd0: No medium found");
     *bench.source.script.borrow_mut() = None;
     bench.check_released();
+}
+
+#[test]
+fn a_device_that_goes_away_at_the_destination_ends_the_load() {
+    let chunk = [1_u64.to_be_bytes().to_vec(), vec![3], b"hd0".to_vec(), pattern(0, 300).to_vec()].concat();
+    let section = [chunk, 2_u64.to_be_bytes().to_vec()].concat();
+    for async_writes in [false, true] {
+        // Before it is opened, and between that and the write.
+        for call in [None, Some(Call::Activate), Some(if async_writes { Call::WriteAsync } else { Call::Write })] {
+            let bench = Bench::one(1, 5, Features { async_writes, ..PLAIN });
+            let go = |machine: &Machine| machine.disks.borrow_mut()[0].says = Some(Err(Errno::NO_MEDIUM));
+            if let Some(call) = call {
+                once(&bench.destination, call, go);
+            } else {
+                go(&bench.destination);
+            }
+            let error = bench.load(&section).unwrap_err();
+            assert!(error.to_string().contains("device hd0: No medium found"), "{error}");
+            bench.check_released();
+            // When it is back, the module is as good as before.
+            bench.destination.disks.borrow_mut()[0].says = None;
+            bench.load(&section).unwrap();
+            assert_eq!(bench.changed(0), [0]);
+        }
+    }
+}
+
+#[test]
+fn a_cancel_does_not_wait_for_storage_that_hangs() {
+    let mut bench = Bench::one(1, 4, PLAIN);
+    bench.setup().unwrap();
+    bench.iterate().unwrap();
+    assert_eq!(bench.in_flight(), 4);
+    bench.source.hangs.set(true);
+    bench.source.leaving.set(true);
+    bench.from.cleanup(None);
+    bench.source.leaving.set(false);
+    assert_eq!(bench.in_flight(), 4);
+    bench.source.orphan_reads();
+    // All but the buffers has been given back.
+    assert_eq!(bench.from.status().buffers().0, 4);
+    let held = bench.source.disks.borrow().iter().any(|disk| disk.held > 0 || disk.tracking);
+    assert!(!held && !bench.from.status().active.load(Relaxed));
+    // The reads end in the middle of the next migration, which has nothing of theirs.
+    bench.source.hangs.set(false);
+    bench.sections.clear();
+    bench.write(0, 0..4, 8);
+    bench.setup().unwrap();
+    bench.iterate().unwrap();
+    assert_eq!((bench.in_flight(), bench.from.status().reads_in_flight()), (4, 8));
+    bench.source.complete_orphans(usize::MAX);
+    assert_eq!(bench.from.status().reads_in_flight(), 4);
+    bench.run_dry();
+    bench.complete().unwrap();
+    bench.check_migrated();
+}
+
+#[test]
+fn memory_that_ran_short_ends_the_next_step_and_the_next_load() {
+    let short = |machine: &Machine, call| machine.sim.error_rate.set(if call == Call::RanShort { 10_000 } else { 0 });
+    let mut bench = Bench::one(1, 5, QUICK);
+    bench.setup().unwrap();
+    *bench.source.script.borrow_mut() = Some(Rc::new(short));
+    assert_eq!(bench.iterate(), Err(Error::RanShort));
+    assert_eq!((Error::RanShort.errno(), bench.stream.failed), (Errno::NO_MEMORY, Some(Errno::NO_MEMORY)));
+    bench.check_released();
+    *bench.destination.script.borrow_mut() = Some(Rc::new(short));
+    assert_eq!(bench.load(&2_u64.to_be_bytes()), Err(Error::RanShort));
+    bench.check_released();
+}
+
+#[test]
+fn stage_1_takes_over_what_an_earlier_migration_has_left() {
+    let mut bench = Bench::one(1, 4, PLAIN);
+    bench.from.set_params(true, false);
+    for identity in [1, 2] {
+        bench.stream.identity = identity;
+        bench.stream.section.clear();
+        assert_eq!(bench.from.save_live(&mut Link { stream: &mut bench.stream, monitor: None }, 1), 0);
+        assert_eq!((bench.stream.failed, bench.source.disks.borrow()[0].held), (None, 1));
+        bench.sections = vec![std::mem::take(&mut bench.stream.section)];
+        bench.iterate().unwrap();
+    }
+    bench.run_dry();
+    bench.complete().unwrap();
+    bench.check_migrated();
+}
+
+#[test]
+fn another_stream_is_refused_in_every_stage() {
+    let mut bench = Bench::one(1, 5, QUICK);
+    bench.stream.identity = 1;
+    bench.from.set_params(true, false);
+    let live = |stream: &mut OutStream, stage| bench.from.save_live(&mut Link { stream, monitor: None }, stage);
+    assert_eq!(live(&mut bench.stream, 1), 0);
+    for stage in [2, 3] {
+        let mut other = OutStream::new(&bench.source, None);
+        other.identity = 2;
+        assert_eq!((live(&mut other, stage), other.failed), (0, Some(Errno::INVALID)));
+        assert!(other.section.is_empty());
+    }
+    bench.sections.push(std::mem::take(&mut bench.stream.section));
+    let mut other = OutStream::new(&bench.source, None);
+    other.identity = 2;
+    assert_eq!(bench.from.iterate(&mut Link { stream: &mut other, monitor: None }), Err(Error::OtherStream));
+    bench.run_dry();
+    bench.complete().unwrap();
+    bench.check_migrated();
 }
 
 #[test]

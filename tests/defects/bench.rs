@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Two simulated machines in a test's hands: nothing happens in them but what the test does.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use blkmig::error::Error;
@@ -10,8 +10,9 @@ use blkmig::module::{Module, Options};
 use blkmig::source::{Link, Step};
 
 use crate::sim::disk::{Disk, Kind};
+use crate::sim::guest::GuestMode;
 use crate::sim::host::SimHost;
-use crate::sim::machine::{Features, GuestMode, Machine};
+use crate::sim::machine::{Features, Machine};
 use crate::sim::model::{Model, ModelDisk};
 use crate::sim::stream::{InStream, OutStream, SimMonitor};
 use crate::sim::{Call, Sim};
@@ -193,6 +194,16 @@ pub(crate) fn write(machine: &Machine, disk: usize, sectors: std::ops::Range<u64
     let mut disks = machine.disks.borrow_mut();
     disks[disk].stamp(sectors.clone(), stamp);
     disks[disk].mark_dirty(sectors);
+}
+
+/// Does something once, at the first call of a kind.
+pub(crate) fn once(machine: &Machine, at: Call, what: impl Fn(&Machine) + 'static) {
+    let done = Cell::new(false);
+    *machine.script.borrow_mut() = Some(Rc::new(move |machine: &Machine, call| {
+        if call == at && !done.replace(true) {
+            what(machine);
+        }
+    }));
 }
 
 /// Keeps the calls that a machine gets.

@@ -4,10 +4,10 @@
 use blkmig::error::{Errno, Error};
 use blkmig::module::Options;
 
-use crate::bench::{Bench, PLAIN, QUICK};
-use crate::sim::Rng;
+use crate::bench::{Bench, PLAIN, QUICK, record};
 use crate::sim::disk::{Kind, pattern};
 use crate::sim::machine::Features;
+use crate::sim::{Call, Rng};
 
 const END: u64 = 2;
 
@@ -246,6 +246,23 @@ fn blocks_that_overlap_are_written_in_that_order() {
             bench.check_released();
         }
     }
+}
+
+/// Hosts that know of zeroes bit by bit, as where a metadata cache ends: neither side reads or writes what both know.
+#[test]
+fn zeroes_that_are_told_of_bit_by_bit_stay_thin() {
+    let features = Features { known_zero: true, tiny_extents: true, write_zeroes: true, ..QUICK };
+    let options = Options { zero_blocks: true, ..Options::default() };
+    let mut bench = Bench::new(4, &[("hd0", Kind::Normal, 41)], features, options);
+    bench.write(0, 0..41, 0);
+    bench.destination.disks.borrow_mut()[0].stamp(0..41, 0);
+    let calls = [&bench.source, &bench.destination].map(|machine| record(machine));
+    bench.setup().unwrap();
+    bench.run_dry();
+    bench.complete().unwrap();
+    bench.check_migrated();
+    let useless = [Call::Read, Call::Write, Call::WriteZeroes];
+    assert!(!calls.iter().any(|calls| calls.borrow().iter().any(|call| useless.contains(call))));
 }
 
 /// Streams of anything: they fail or load, and nothing out of order happens on the way.

@@ -19,6 +19,9 @@ struct World {
     now: Cell<i64>,
     dirty: RefCell<BTreeSet<u64>>,
     max_downtime_ns: u64,
+    /// Whether the host can look for dirty sectors itself, and how many chunks it was asked about one by one.
+    can_search: Cell<bool>,
+    looks: Cell<u64>,
 }
 
 #[derive(Clone)]
@@ -73,6 +76,7 @@ impl Device for Endless {
         Ok(())
     }
     fn is_dirty(&self, sector: Sector) -> bool {
+        self.0.looks.set(self.0.looks.get() + 1);
         self.0.dirty.borrow().contains(&(sector.0 / 2048))
     }
     fn reset_dirty(&self, range: Sectors) {
@@ -82,6 +86,9 @@ impl Device for Endless {
         Ok(self.0.dirty.borrow().len() as u64)
     }
     fn next_dirty(&self, from: Sector) -> Option<i64> {
+        if !self.0.can_search.get() {
+            return None;
+        }
         let found = self.0.dirty.borrow().range(from.0.div_ceil(2048)..).next().copied();
         Some(found.map_or(-1, |chunk| i64::try_from(chunk * 2048).expect("a sector fits")))
     }
@@ -110,7 +117,14 @@ impl Stream for Sink {
 }
 
 fn endless(bytes: u64, options: Options) -> (Rc<World>, Module<Endless>) {
-    let world = Rc::new(World { bytes, now: Cell::new(1), dirty: RefCell::default(), max_downtime_ns: 30_000_000 });
+    let world = Rc::new(World {
+        bytes,
+        now: Cell::new(1),
+        dirty: RefCell::default(),
+        max_downtime_ns: 30_000_000,
+        can_search: Cell::new(true),
+        looks: Cell::default(),
+    });
     let module = Module::new(Geometry::QEMU);
     module.set_options(options).expect("nothing runs");
     module.set_host(Endless(Rc::clone(&world))).expect("nothing runs");
@@ -152,5 +166,37 @@ fn row_06_four_tebibytes_are_counted() {
     module.complete(&mut Link { stream: &mut stream, monitor: None }).unwrap();
     assert_eq!(module.status().bytes(), (4 << 40, 4 << 40));
     assert_eq!(module.status().chunks_zero.load(Relaxed), 4 << 20);
+    assert!(world.dirty.borrow().is_empty());
+}
+
+/// On a host that can only say of one chunk whether it is dirty, a step ends soon all the same, and the last stage looks at all.
+#[test]
+fn a_step_looks_at_a_bounded_number_of_chunks() {
+    const CHUNKS: u64 = 1 << 20;
+    let (world, module) =
+        endless(CHUNKS << 20, Options { zero_blocks: true, max_buffers: 1 << 20, ..Options::default() });
+    world.can_search.set(false);
+    let mut stream = Sink(Rc::clone(&world));
+    module.setup(&mut Link { stream: &mut stream, monitor: None }).unwrap();
+    while module.status().bulk_active.load(Relaxed) {
+        module.iterate(&mut Link { stream: &mut stream, monitor: None }).unwrap();
+    }
+    let mut step = || {
+        world.looks.set(0);
+        module.iterate(&mut Link { stream: &mut stream, monitor: None }).unwrap();
+        world.looks.get()
+    };
+    let dirty = |chunks: &[u64]| world.dirty.borrow_mut().extend(chunks);
+    dirty(&[CHUNKS - 1]);
+    let mut steps = 0;
+    while !world.dirty.borrow().is_empty() {
+        let looks = step();
+        assert!(looks <= 70_000, "{looks} chunks in one step");
+        steps += 1;
+        assert!(steps <= 20, "the search does not get on");
+    }
+    assert!(steps > 10, "{steps} steps for a million chunks");
+    dirty(&[0, 7, CHUNKS / 2, CHUNKS - 1]);
+    module.complete(&mut Link { stream: &mut stream, monitor: None }).unwrap();
     assert!(world.dirty.borrow().is_empty());
 }

@@ -8,20 +8,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use blkmig::error::{Errno, Error};
 use blkmig::module::Options;
 
-use crate::bench::{Bench, PLAIN, QUICK, record, write};
+use crate::bench::{Bench, PLAIN, QUICK, once, record, write};
 use crate::sim::Call;
 use crate::sim::disk::Kind;
 use crate::sim::machine::{Features, Machine};
-
-/// Does something once, at the first call of a kind.
-fn once(machine: &Machine, at: Call, what: impl Fn(&Machine) + 'static) {
-    let done = Cell::new(false);
-    *machine.script.borrow_mut() = Some(Rc::new(move |machine: &Machine, call| {
-        if call == at && !done.replace(true) {
-            what(machine);
-        }
-    }));
-}
 
 #[test]
 fn row_01_the_last_stage_sends_all_whatever_the_limit() {
@@ -296,8 +286,9 @@ fn row_11_a_read_error_in_the_last_stage_ends_it() {
         bench.setup().unwrap();
         bench.run_dry();
         bench.write(0, 3..4, 6);
-        // Every call from here on fails that can: reads will.
-        once(&bench.source, Call::Read, |source| source.sim.error_rate.set(10_000));
+        let reads_fail =
+            |source: &Machine, call| source.sim.error_rate.set(if call == Call::Read { 10_000 } else { 0 });
+        *bench.source.script.borrow_mut() = Some(Rc::new(reads_fail));
         if stages {
             let mut link = blkmig::source::Link { stream: &mut bench.stream, monitor: None };
             assert_eq!(bench.from.save_live(&mut link, 3), 0);
@@ -420,4 +411,40 @@ fn a_hot_chunk_that_is_alone_is_sent() {
     }
     bench.complete().unwrap();
     bench.check_migrated();
+}
+
+/// For what can be sent while it runs, the guest is not stopped by a threshold of the host's.
+#[test]
+fn the_guest_runs_on_while_the_rest_can_be_sent_or_shrinks() {
+    let mut bench = Bench::one(1, 8, PLAIN);
+    let threshold = 1 << 40;
+    let pending = |bench: &Bench| (bench.from.pending(), bench.from.pending_switchover(threshold));
+    assert_eq!(pending(&bench), (0, 0));
+    bench.setup().unwrap();
+    // In the bulk phase, however little it is; and after it, while reads and blocks are on their way and nothing is known.
+    assert_eq!(pending(&bench), (8 * 512, threshold + 1));
+    bench.iterate().unwrap();
+    assert_eq!(pending(&bench), (8 * 512, threshold + 1));
+    // 512 bytes take 20 ms from here on.
+    let step = |bench: &mut Bench, dirty: u64| {
+        bench.stream.limit = Some(512);
+        bench.settle();
+        bench.sim.advance(20_000_000);
+        bench.write(0, 0..dirty, 9);
+        bench.iterate().unwrap();
+        pending(bench)
+    };
+    let mut last = 8 * 512;
+    while last > 2 * 512 {
+        let (all, told) = step(&mut bench, 0);
+        assert!(all < last && told == threshold + 1, "{all} bytes are left, {told} are told");
+        last = all;
+    }
+    // The guest dirties as much as is sent: in vain, and the host's limit decides.
+    let stuck = (0..30).position(|_| {
+        let (all, told) = step(&mut bench, 4);
+        assert!(told == threshold + 1 || told == all);
+        told == all
+    });
+    assert!(stuck.is_some_and(|steps| steps > 3), "{stuck:?}");
 }

@@ -8,6 +8,9 @@ use blkmig::geometry::{SECTOR_BYTES, Sectors};
 
 pub(crate) const SECTOR: usize = SECTOR_BYTES as usize;
 
+/// Sectors of a medium that is put into an empty drive.
+const INSERTED: u64 = 5;
+
 /// Why a disk takes no part in migrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -25,7 +28,7 @@ pub(crate) struct Disk {
     pub(crate) data: Vec<u8>,
     /// What of the data a power cut leaves: what there was when it was last flushed.
     pub(crate) stable: Vec<u8>,
-    /// What the host says of the length, if that is not the truth of setup any more.
+    /// What the host says of the length, if that is not the truth of setup any more. An error stands for all that can fail.
     pub(crate) says: Option<Result<i64, Errno>>,
     /// Sectors in an allocation unit, and which units are in the disk's own image.
     pub(crate) cluster: u64,
@@ -34,6 +37,10 @@ pub(crate) struct Disk {
     pub(crate) chunk: u64,
     pub(crate) dirty: Vec<bool>,
     pub(crate) tracking: bool,
+    /// Another device has taken its place since the tracking began: what the guest writes to that one is not tracked.
+    pub(crate) replaced: bool,
+    /// The host's list of devices lacks it.
+    pub(crate) unlisted: bool,
     pub(crate) held: u32,
 }
 
@@ -50,6 +57,8 @@ impl Disk {
             chunk,
             dirty: vec![false; sectors.div_ceil(chunk) as usize],
             tracking: false,
+            replaced: false,
+            unlisted: false,
             held: 0,
         }
     }
@@ -60,6 +69,37 @@ impl Disk {
 
     pub(crate) fn migrates(&self) -> bool {
         self.kind == Kind::Normal
+    }
+
+    /// As it was, or will be, when nothing happens to it.
+    pub(crate) fn settle(&mut self) {
+        self.says = None;
+        self.replaced = false;
+        self.unlisted = false;
+        self.stable = self.data.clone();
+    }
+
+    /// A disk that was left out gets what it lacked: a medium, a length, something behind it, or write access.
+    pub(crate) fn insert(&mut self) {
+        self.kind = Kind::Normal;
+        self.resize(self.sectors().max(INSERTED));
+    }
+
+    /// And loses it again.
+    pub(crate) fn remove(&mut self, kind: Kind, sectors: u64) {
+        self.kind = kind;
+        self.resize(sectors);
+    }
+
+    fn resize(&mut self, sectors: u64) {
+        self.data.resize(sectors as usize * SECTOR, 0);
+        self.allocated.resize(sectors.div_ceil(self.cluster) as usize, false);
+        self.dirty.resize(sectors.div_ceil(self.chunk) as usize, false);
+    }
+
+    /// Whether there still is something behind the device.
+    pub(crate) fn is_there(&self) -> Result<(), Errno> {
+        self.says.unwrap_or(Ok(0)).map(drop)
     }
 
     pub(crate) fn length(&self) -> Result<i64, Errno> {
@@ -77,8 +117,10 @@ impl Disk {
         &self.data[span(range)]
     }
 
+    /// What lies past the end is dropped: whoever lets it come this far has told of it, or is meant to be silent.
     pub(crate) fn put(&mut self, start: u64, data: &[u8]) {
-        let at = start as usize * SECTOR;
+        let at = (start as usize * SECTOR).min(self.data.len());
+        let data = &data[..data.len().min(self.data.len() - at)];
         self.data[at..at + data.len()].copy_from_slice(data);
         let end = start + (data.len() / SECTOR) as u64;
         for unit in start / self.cluster..end.div_ceil(self.cluster) {
@@ -94,7 +136,7 @@ impl Disk {
     }
 
     pub(crate) fn mark_dirty(&mut self, sectors: Range<u64>) {
-        if self.tracking && !sectors.is_empty() {
+        if self.tracking && !self.replaced && !sectors.is_empty() {
             for chunk in sectors.start / self.chunk..sectors.end.div_ceil(self.chunk) {
                 self.dirty[chunk as usize] = true;
             }
@@ -106,8 +148,7 @@ impl Disk {
     }
 
     pub(crate) fn is_zero(&self, sector: u64) -> bool {
-        let at = sector as usize * SECTOR;
-        self.data[at..at + SECTOR].iter().all(|&byte| byte == 0)
+        self.data.iter().skip(sector as usize * SECTOR).take(SECTOR).all(|&byte| byte == 0)
     }
 }
 

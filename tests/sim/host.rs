@@ -9,7 +9,8 @@ use blkmig::host::{Device, Extent, Host};
 use blkmig::request::{ReadRequest, WriteRequest};
 
 use super::disk::{Disk, Kind, run};
-use super::machine::Machine;
+use super::guest::GuestMode;
+use super::machine::{Features, Machine};
 use super::{Call, Sabotage};
 
 pub(crate) struct SimHost(pub(crate) Rc<Machine>);
@@ -17,6 +18,8 @@ pub(crate) struct SimHost(pub(crate) Rc<Machine>);
 pub(crate) struct SimDevice {
     machine: Rc<Machine>,
     index: usize,
+    /// Whether it is the one that took the place of another.
+    replacement: bool,
 }
 
 impl Host for SimHost {
@@ -24,21 +27,31 @@ impl Host for SimHost {
 
     fn devices(&self) -> Vec<SimDevice> {
         self.0.enter(Call::Devices);
-        let count = self.0.disks.borrow().len();
-        (0..count).map(|index| SimDevice { machine: Rc::clone(&self.0), index }).collect()
+        let hidden = self.0.sim.sabotage == Some(Sabotage::HidesChanges);
+        let disks = self.0.disks.borrow();
+        let listed = disks.iter().enumerate().filter(|(_, disk)| hidden || !disk.unlisted);
+        let device = |(index, disk): (usize, &Disk)| self.0.device(index, disk);
+        listed.map(device).collect()
     }
 
     fn find(&self, name: &[u8]) -> Option<SimDevice> {
         if self.0.enter(Call::Find) {
             return None;
         }
-        let index = self.0.disks.borrow().iter().position(|disk| disk.name == name)?;
-        Some(SimDevice { machine: Rc::clone(&self.0), index })
+        let disks = self.0.disks.borrow();
+        let index = disks.iter().position(|disk| disk.name == name)?;
+        Some(self.0.device(index, &disks[index]))
     }
 
     fn drain(&self) {
         // A threaded host's lie would cost real time: the engine gives its threads a second to catch up.
         let lies = self.0.enter(Call::Drain) && !self.0.features.threaded;
+        if self.0.hangs.get() {
+            if self.0.leaving.get() {
+                return;
+            }
+            self.0.hangs.set(false);
+        }
         let in_flight = self.0.ios.borrow().len();
         if lies && in_flight > 0 {
             self.0.sim.broken.set(true);
@@ -80,6 +93,21 @@ impl Host for SimHost {
     fn max_downtime_ns(&self) -> u64 {
         if self.0.enter(Call::MaxDowntime) { u64::MAX } else { self.0.features.max_downtime_ns }
     }
+
+    fn ran_short(&self) -> bool {
+        let short = self.0.enter(Call::RanShort);
+        if short {
+            self.0.around.tell();
+        }
+        short
+    }
+}
+
+impl Machine {
+    fn device(self: &Rc<Self>, index: usize, disk: &Disk) -> SimDevice {
+        let hidden = self.sim.sabotage == Some(Sabotage::HidesChanges);
+        SimDevice { machine: Rc::clone(self), index, replacement: disk.replaced && !hidden }
+    }
 }
 
 impl SimDevice {
@@ -108,7 +136,7 @@ impl Device for SimDevice {
     }
 
     fn is_same(&self, other: &SimDevice) -> bool {
-        self.index == other.index
+        (self.index, self.replacement) == (other.index, other.replacement)
     }
 
     fn hold(&self) -> Result<(), Errno> {
@@ -131,11 +159,13 @@ impl Device for SimDevice {
         if held == 0 {
             return machine.wrong("a reference is given back that was not taken");
         }
-        if !machine.sim.broken.get() {
+        if !machine.sim.broken.get() && !self.replacement {
             if tracking && machine.is_source() && held == 1 && !machine.sim.was_struck() {
                 machine.wrong("a device is let go while it is tracked");
             }
-            if machine.ios.borrow().iter().any(|io| io.disk == self.index) {
+            // Where the user need not wait for storage that hangs, that is how it must be.
+            let waits = !(machine.hangs.get() && machine.leaving.get());
+            if waits && machine.ios.borrow().iter().any(|io| io.disk == self.index) {
                 machine.wrong("a device is let go with requests in flight");
             }
         }
@@ -148,7 +178,15 @@ impl Device for SimDevice {
         if self.enter(Call::Length) {
             return Err(Errno::IO);
         }
-        self.with(|disk| disk.length())
+        let length = self.with(|disk| disk.length());
+        self.machine.notice_length(self.index, length);
+        if self.machine.sim.sabotage == Some(Sabotage::DropsTail) && !self.machine.is_source() {
+            return length.map(|length| (length as u64).next_multiple_of(self.with(|disk| disk.chunk * 512)) as i64);
+        }
+        if self.machine.sim.sabotage == Some(Sabotage::HidesChanges) {
+            return self.with(|disk| if disk.says.is_some() { Ok(disk.data.len() as i64) } else { length });
+        }
+        length
     }
 
     fn is_read_only(&self) -> bool {
@@ -190,16 +228,22 @@ impl Device for SimDevice {
         if self.enter(Call::KnownZero) {
             return rng.pick(&[None, Some(Extent { is: true, sectors: 0 }), Some(Extent { is: true, sectors: -7 })]);
         }
-        if !self.machine.features.known_zero || rng.chance(100) {
+        let Features { known_zero, tiny_extents, .. } = self.machine.features;
+        if !known_zero || (!tiny_extents && rng.chance(100)) {
             return None;
         }
         let (is, sectors) = self.with(|disk| run(range, |sector| disk.is_zero(sector)));
-        let sectors = if rng.chance(200) { 1 + rng.below(sectors) } else { sectors };
+        let sectors = match rng.below(5) {
+            _ if tiny_extents => 1,
+            0 => 1 + rng.below(sectors),
+            _ => sectors,
+        };
         Some(Extent { is, sectors: sectors as i64 })
     }
 
     fn read(&self, request: ReadRequest) -> Result<(), Errno> {
         let fails = self.enter(Call::Read);
+        self.with(|disk| disk.is_there())?;
         if fails && self.machine.sim.rng.chance(300) {
             return Err(Errno::IO); // it could not start
         }
@@ -219,6 +263,7 @@ impl Device for SimDevice {
             self.machine.store(self.index, start.0, &data[..data.len() / 1024 * 512]);
             return Err(Errno::IO);
         }
+        self.with(|disk| disk.is_there())?;
         self.machine.store(self.index, start.0, data);
         Ok(())
     }
@@ -233,6 +278,7 @@ impl Device for SimDevice {
         if !self.machine.features.async_writes {
             self.machine.wrong("an asynchronous write on a host that has none");
         }
+        self.with(|disk| disk.is_there())?;
         if fails && self.machine.sim.rng.chance(300) {
             return Err(Errno::IO);
         }
@@ -249,6 +295,9 @@ impl Device for SimDevice {
         self.machine.check_write(self.index, range);
         if fails {
             return Some(Err(Errno::IO));
+        }
+        if let Err(gone) = self.with(|disk| disk.is_there()) {
+            return Some(Err(gone));
         }
         if self.machine.features.zeroes_unsupported {
             return Some(Err(Errno::NOT_SUPPORTED));
@@ -267,7 +316,7 @@ impl Device for SimDevice {
     }
 
     fn activate(&self) -> Result<(), Errno> {
-        if self.enter(Call::Activate) { Err(Errno::IO) } else { Ok(()) }
+        if self.enter(Call::Activate) { Err(Errno::IO) } else { self.with(|disk| disk.is_there()) }
     }
 
     fn flush(&self) -> Result<(), Errno> {
@@ -285,9 +334,7 @@ impl Device for SimDevice {
         }
         let lies = self.machine.sim.sabotaged(Sabotage::LyingFlush);
         self.with(|disk| {
-            if let Some(Err(gone)) = disk.says {
-                return Err(gone);
-            }
+            disk.is_there()?;
             if !lies {
                 disk.stable = disk.data.clone();
             }
@@ -300,6 +347,12 @@ impl Device for SimDevice {
             // One that says it could not end has ended all the same: nothing more can be asked of the engine.
             self.with(|disk| disk.tracking &= on);
             return Err(Errno::IO);
+        }
+        if on && !self.machine.guest.unfinished.borrow().is_empty() {
+            self.machine.sim.saw("writes in flight when tracking starts");
+        }
+        if on && self.machine.guest.mode == GuestMode::Seen && self.machine.sim.sabotage != Some(Sabotage::NoWait) {
+            self.machine.finish_writes();
         }
         let sound = self.with(|disk| {
             let sound = disk.held > 0 && disk.tracking != on;
@@ -332,6 +385,7 @@ impl Device for SimDevice {
         if self.enter(Call::DirtyChunks) {
             return Err(Errno::IO);
         }
+        self.with(|disk| disk.is_there())?;
         Ok(self.tracked(|disk| disk.dirty.iter().filter(|&&dirty| dirty).count() as u64))
     }
 

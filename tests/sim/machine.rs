@@ -8,8 +8,12 @@ use blkmig::error::Errno;
 use blkmig::geometry::Sectors;
 use blkmig::module::Module;
 use blkmig::request::{ReadRequest, WriteRequest};
+use blkmig::source::Link;
 
 use super::disk::Disk;
+use super::disturb::StrayStream;
+use super::events::Around;
+use super::guest::{Guest, GuestMode};
 use super::host::SimHost;
 use super::{Call, Sabotage, Sim};
 
@@ -23,7 +27,7 @@ pub(crate) struct Features {
     /// `write_zeroes` is there, but the disks don't have it.
     pub(crate) zeroes_unsupported: bool,
     pub(crate) known_zero: bool,
-    /// It tells of one sector at a time whether it is allocated.
+    /// It tells of one sector at a time whether it is allocated, or zero.
     pub(crate) tiny_extents: bool,
     pub(crate) cluster: Option<u64>,
     pub(crate) owned_buffers: bool,
@@ -37,35 +41,6 @@ pub(crate) struct Features {
     /// The most that its clock moves in one call.
     pub(crate) tick_ns: u64,
     pub(crate) max_downtime_ns: u64,
-}
-
-/// When a write of the guest makes its chunks dirty. Each is sound: a bit is set no earlier than the data it stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GuestMode {
-    /// At once.
-    Atomic,
-    /// Some time after the data.
-    After,
-    /// With the first half of the data, and again with the second.
-    Twice,
-}
-
-pub(crate) struct Guest {
-    pub(crate) mode: GuestMode,
-    /// Of a thousand calls, in so many it starts or ends a write.
-    pub(crate) rate: u64,
-    pub(crate) runs: Cell<bool>,
-    /// Writes that come in the last stage all the same.
-    pub(crate) late: Cell<u64>,
-    stamp: Cell<u64>,
-    pub(crate) unfinished: RefCell<Vec<Unfinished>>,
-}
-
-pub(crate) struct Unfinished {
-    pub(crate) disk: usize,
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-    stamp: u64,
 }
 
 /// When a request takes its data.
@@ -94,7 +69,14 @@ impl Io {
     pub(crate) fn is_read(&self) -> bool {
         matches!(self.request, Request::Read(_))
     }
+
+    fn has_buffer(&self, start: *mut u8) -> bool {
+        matches!(&self.request, Request::Read(request) if request.as_ptr() == start)
+    }
 }
+
+/// What is in the buffers of reads that their migration did not wait for.
+const ORPHANED: u8 = 0x5a;
 
 pub(crate) type Script = Rc<dyn Fn(&Machine, Call)>;
 
@@ -105,6 +87,13 @@ pub(crate) struct Machine {
     pub(crate) disks: RefCell<Vec<Disk>>,
     pub(crate) ios: RefCell<Vec<Io>>,
     pub(crate) guest: Guest,
+    pub(crate) around: Around,
+    /// Whether its storage hangs: what is in flight does not complete.
+    pub(crate) hangs: Cell<bool>,
+    /// Whether the user has cancelled, and need not wait for what is in flight.
+    pub(crate) leaving: Cell<bool>,
+    /// Reads of a migration that was cancelled before they completed.
+    pub(crate) orphans: RefCell<Vec<Io>>,
     pub(crate) module: RefCell<Weak<Module<SimHost>>>,
     pub(crate) max_reads: usize,
     pub(crate) max_writes: usize,
@@ -123,21 +112,17 @@ impl Machine {
         (mode, rate): (GuestMode, u64),
         (max_reads, max_writes): (usize, usize),
     ) -> Rc<Machine> {
-        let guest = Guest {
-            mode,
-            rate,
-            runs: Cell::new(false),
-            late: Cell::new(0),
-            stamp: Cell::new(0),
-            unfinished: RefCell::default(),
-        };
         Rc::new(Machine {
             label,
             sim,
             features,
             disks: RefCell::new(disks),
             ios: RefCell::default(),
-            guest,
+            guest: Guest::new(mode, rate),
+            around: Around::default(),
+            hangs: Cell::new(false),
+            leaving: Cell::new(false),
+            orphans: RefCell::default(),
             module: RefCell::default(),
             max_reads,
             max_writes,
@@ -159,8 +144,12 @@ impl Machine {
     pub(crate) fn enter(&self, call: Call) -> bool {
         let rng = &self.sim.rng;
         self.sim.advance(rng.below(self.features.tick_ns));
+        self.happen(true);
         if self.features.sudden && rng.chance(150) {
             self.complete_some(1);
+        }
+        if !self.orphans.borrow().is_empty() && rng.chance(10) {
+            self.complete_orphans(1);
         }
         if self.guest.runs.get() && rng.chance(self.guest.rate) {
             self.guest_step();
@@ -171,7 +160,7 @@ impl Machine {
             self.guest_write(GuestMode::Atomic);
         }
         if self.features.calls_back && rng.chance(20) {
-            self.call_back();
+            self.call_back(call);
         }
         let script = self.script.borrow().clone();
         if let Some(script) = script {
@@ -181,82 +170,27 @@ impl Machine {
     }
 
     /// A host that asks for something while the engine is in a call of its own.
-    fn call_back(&self) {
+    fn call_back(&self, call: Call) {
         let Some(module) = self.module.borrow().upgrade() else { return };
         let (total, transferred) = module.status().bytes();
         if transferred > total {
             self.wrong("more bytes are transferred than there are");
         }
+        // Where an error is told, or its user, a migration may be over; anywhere else it is in the engine's hands.
+        if matches!(call, Call::SetError | Call::Print) {
+            return;
+        }
         if self.sim.rng.chance(300) {
             let _ = module.pending();
             module.cleanup(None);
         }
-    }
-
-    /// Starts a write of the guest, or ends one that it has started.
-    pub(crate) fn guest_step(&self) {
-        let unfinished = self.guest.unfinished.borrow().len();
-        if unfinished > 0 && (unfinished > 3 || self.sim.rng.chance(500)) {
-            let write = self.guest.unfinished.borrow_mut().swap_remove(self.sim.rng.index(unfinished));
-            self.finish_write(&write);
-        } else {
-            self.guest_write(self.guest.mode);
-        }
-    }
-
-    fn finish_write(&self, write: &Unfinished) {
-        let mut disks = self.disks.borrow_mut();
-        let disk = &mut disks[write.disk];
-        if self.guest.mode == GuestMode::Twice {
-            disk.stamp(write.start + (write.end - write.start) / 2..write.end, write.stamp);
-        }
-        disk.mark_dirty(write.start..write.end);
-        self.sim.trace(|| format!("  guest ends write {}:{}..{}", write.disk, write.start, write.end));
-    }
-
-    fn guest_write(&self, mode: GuestMode) {
-        let rng = &self.sim.rng;
-        let mut disks = self.disks.borrow_mut();
-        let index = rng.index(disks.len());
-        let disk = &mut disks[index];
-        if !disk.migrates() {
-            return;
-        }
-        let sectors = disk.sectors();
-        // Most writes go to the same places.
-        let start = if rng.chance(700) { rng.below(sectors.div_ceil(5)) } else { rng.below(sectors) };
-        let end = (start + 1 + rng.below(disk.chunk + 2)).min(sectors);
-        if self
-            .guest
-            .unfinished
-            .borrow()
-            .iter()
-            .any(|write| write.disk == index && write.start < end && start < write.end)
-        {
-            return; // guests do not write to one place twice at the same time
-        }
-        self.guest.stamp.set(self.guest.stamp.get() + 1);
-        let stamp = if rng.chance(200) { 0 } else { self.guest.stamp.get() };
-        self.sim.trace(|| format!("  guest writes {index}:{start}..{end} stamp {stamp} ({mode:?})"));
-        let half = start + (end - start) / 2;
-        match mode {
-            GuestMode::Atomic | GuestMode::After => disk.stamp(start..end, stamp),
-            GuestMode::Twice => disk.stamp(start..half, stamp),
-        }
-        if mode != GuestMode::After && !self.sim.sabotaged(Sabotage::ForgetsDirty) {
-            disk.mark_dirty(start..end);
-        }
-        if mode != GuestMode::Atomic {
-            self.guest.unfinished.borrow_mut().push(Unfinished { disk: index, start, end, stamp });
-        }
-    }
-
-    /// The guest stops, as a hypervisor stops one: its writes are over when this returns.
-    pub(crate) fn stop_guest(&self) {
-        self.guest.runs.set(false);
-        let unfinished = std::mem::take(&mut *self.guest.unfinished.borrow_mut());
-        for write in &unfinished {
-            self.finish_write(write);
+        if self.is_source() && self.sim.rng.chance(300) {
+            let mut stray = StrayStream::default();
+            let link = &mut Link { stream: &mut stray, monitor: None };
+            let result = if self.sim.rng.chance(500) { module.iterate(link).map(drop) } else { module.complete(link) };
+            if result.is_ok() || stray.put > 0 {
+                self.wrong(&format!("a call from within {call:?} was taken: {result:?}"));
+            }
         }
     }
 
@@ -279,6 +213,10 @@ impl Machine {
             if request.as_ptr() as usize % 4096 != 0 {
                 self.wrong("a buffer that is not aligned");
             }
+            if ios.iter().chain(self.orphans.borrow().iter()).any(|io| io.has_buffer(request.as_ptr())) {
+                self.wrong("two reads into one buffer");
+            }
+            self.notice_read();
             if !self.sim.broken.get() {
                 if ios.iter().any(|io| io.disk == disk && io.sectors.overlaps(sectors)) {
                     self.wrong(&format!("two reads of {sectors:?} in flight"));
@@ -335,7 +273,8 @@ impl Machine {
         if target.held == 0 || !target.migrates() {
             self.wrong("a write to a device that is not held, or can't be written to");
         }
-        if sectors.count == 0 || sectors.end().0 > target.sectors() {
+        let past_end = sectors.end().0 > target.sectors() && self.sim.sabotage != Some(Sabotage::DropsTail);
+        if sectors.count == 0 || past_end {
             self.wrong(&format!("a write of {sectors:?} to a device of {} sectors", target.sectors()));
         }
         let overlaps = self.ios.borrow().iter().any(|io| io.disk == disk && io.sectors.overlaps(sectors));
@@ -366,7 +305,7 @@ impl Machine {
 
     fn start(&self, io: Io) {
         self.ios.borrow_mut().push(io);
-        if self.sim.rng.chance(self.features.immediate) {
+        if !self.hangs.get() && self.sim.rng.chance(self.features.immediate) {
             let last = self.ios.borrow().len() - 1;
             self.complete(last);
         }
@@ -375,7 +314,7 @@ impl Machine {
     /// Completes requests in any order, at most so many; returns how many that were.
     pub(crate) fn complete_some(&self, most: usize) -> usize {
         let mut completed = 0;
-        while completed < most {
+        while completed < most && !self.hangs.get() {
             let in_flight = self.ios.borrow().len();
             if in_flight == 0 {
                 break;
@@ -388,6 +327,7 @@ impl Machine {
 
     fn complete(&self, index: usize) {
         let Io { request, disk, sectors, taken, fails } = self.ios.borrow_mut().swap_remove(index);
+        let fails = fails || self.disks.borrow()[disk].is_there().is_err();
         let kind = if matches!(request, Request::Read(_)) { "read" } else { "write" };
         self.sim.trace(|| {
             let result = if fails { "fails" } else { "done" };
@@ -413,6 +353,33 @@ impl Machine {
                     self.store(disk, sectors.start.0, request.data());
                 }
                 request.complete(result);
+            }
+        }
+    }
+
+    /// The migration has ended before its reads: they are the storage's, and the buffers nobody else's.
+    pub(crate) fn orphan_reads(&self) {
+        for mut io in self.ios.take() {
+            if let Request::Read(request) = &mut io.request {
+                request.data().fill(ORPHANED);
+            }
+            self.orphans.borrow_mut().push(io);
+        }
+    }
+
+    /// Some of them complete.
+    pub(crate) fn complete_orphans(&self, most: usize) {
+        for _ in 0..most {
+            let Some(io) = self.orphans.borrow_mut().pop() else { return };
+            let Request::Read(mut request) = io.request else { return };
+            if request.data().iter().any(|&byte| byte != ORPHANED) {
+                self.wrong("a buffer has changed while a read into it was in flight");
+            }
+            self.fill(&mut request, io.disk, io.sectors.count);
+            if self.sim.sabotage == Some(Sabotage::LosesRequest) {
+                std::mem::forget(request);
+            } else {
+                request.complete(self.sim.now(), Ok(()));
             }
         }
     }

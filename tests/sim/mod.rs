@@ -5,18 +5,24 @@
 //! | module | what it is |
 //! |---|---|
 //! | here | what the two machines share: randomness, time, the plan of what is to fail, what went wrong |
-//! | [`disk`], [`machine`], [`host`] | a machine: its disks, guest and requests in flight, and the engine's traits of them |
+//! | [`disk`], [`machine`], [`guest`], [`host`] | a machine: its disks, requests in flight and guest, and the engine's traits of them |
+//! | [`events`], [`disturb`] | what goes on around a migration: devices that come, go and change, calls that are out of place |
 //! | [`stream`] | the link, and the monitor |
 //! | [`model`] | reads the stream by the book, as a destination that shares no code with the engine |
 //! | [`scenario`] | what a scenario is made of |
-//! | [`run`], [`checks`] | runs one, and holds the engine to its promises at every step |
+//! | [`run`], [`delivery`], [`ending`], [`checks`] | runs one, and holds the engine to its promises at every step |
 //! | [`verdict`] | the promise at the end, byte for byte |
 #![allow(dead_code, reason = "each test program uses its part of it")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 #![allow(clippy::struct_excessive_bools, reason = "a host's features and a scenario's choices are just that")]
 
 pub(crate) mod checks;
+pub(crate) mod delivery;
 pub(crate) mod disk;
+pub(crate) mod disturb;
+pub(crate) mod ending;
+pub(crate) mod events;
+pub(crate) mod guest;
 pub(crate) mod host;
 pub(crate) mod machine;
 pub(crate) mod model;
@@ -26,6 +32,7 @@ pub(crate) mod stream;
 pub(crate) mod verdict;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 
 /// Random numbers: splitmix64.
 pub(crate) struct Rng(Cell<u64>);
@@ -74,6 +81,7 @@ pub(crate) enum Call {
     Threaded,
     Now,
     MaxDowntime,
+    RanShort,
     Name,
     Hold,
     Release,
@@ -147,6 +155,16 @@ pub(crate) enum Sabotage {
     LyingFlush,
     /// A buffer is never released.
     KeepsBuffer,
+    /// Nobody is told of a device that goes away, changes, appears or is replaced.
+    HidesChanges,
+    /// Tracking starts with writes in flight that will not make their chunks dirty.
+    NoWait,
+    /// Two streams have the same identity.
+    OneIdentity,
+    /// A read that was still in flight when its migration was cancelled never completes.
+    LosesRequest,
+    /// The destination takes data past the end of a disk and says nothing.
+    DropsTail,
 }
 
 /// More calls than any scenario needs.
@@ -167,6 +185,8 @@ pub(crate) struct Sim {
     pub(crate) sabotage: Option<Sabotage>,
     /// The calls that were made to go wrong.
     struck: RefCell<Vec<(Call, Blow)>>,
+    /// What has happened that a scenario is about.
+    seen: RefCell<BTreeSet<&'static str>>,
     wrong: RefCell<Vec<String>>,
 }
 
@@ -183,6 +203,7 @@ impl Sim {
             error_rate: Cell::new(0),
             sabotage,
             struck: RefCell::default(),
+            seen: RefCell::default(),
             wrong: RefCell::default(),
         }
     }
@@ -210,6 +231,15 @@ impl Sim {
 
     pub(crate) fn all_wrong(&self) -> Vec<String> {
         self.wrong.borrow().clone()
+    }
+
+    /// Something of interest has happened.
+    pub(crate) fn saw(&self, what: &'static str) {
+        self.seen.borrow_mut().insert(what);
+    }
+
+    pub(crate) fn seen(&self) -> BTreeSet<&'static str> {
+        self.seen.borrow().clone()
     }
 
     pub(crate) fn calls(&self) -> u64 {

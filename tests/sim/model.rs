@@ -2,6 +2,8 @@
 //! Reads the stream by the book: a destination that shares no code with the engine. What it holds after a section is what
 //! the source has sent, whatever the real destination makes of it.
 
+use std::ops::Range;
+
 use super::disk::SECTOR;
 
 pub(crate) struct ModelDisk {
@@ -58,6 +60,29 @@ impl Model {
             return Err("the last section does not end with progress 100".to_owned());
         }
         Ok(())
+    }
+
+    /// Where a section has the padding of tails.
+    pub(crate) fn paddings(&self, section: &[u8]) -> Vec<Range<usize>> {
+        let mut paddings = Vec::new();
+        let chunk = self.chunk_sectors as usize * SECTOR;
+        let mut at = 0;
+        while at < section.len() {
+            let word = u64::from_be_bytes(section[at..at + 8].try_into().expect("8 bytes"));
+            at += 8;
+            if word & 0x01 == 0 {
+                continue;
+            }
+            let name = &section[at + 1..][..section[at].into()];
+            at += 1 + name.len();
+            if word & 0x08 == 0 {
+                let disk = self.disks.iter().find(|disk| disk.name == name).expect("the section is by the book");
+                let length = disk.data.len() - (word >> 9) as usize * SECTOR;
+                paddings.extend((length < chunk).then_some(at + length..at + chunk));
+                at += chunk;
+            }
+        }
+        paddings
     }
 
     fn block(&mut self, bytes: &mut &[u8], sector: u64, zero: bool) -> Result<(), String> {

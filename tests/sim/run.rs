@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Runs a scenario: the two hypervisors' migration code, and all that happens around it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -12,13 +12,17 @@ use blkmig::module::Module;
 use blkmig::source::Link;
 
 use super::checks::Watch;
+use super::disk::Disk;
 use super::host::SimHost;
 use super::machine::Machine;
 use super::model::{Model, ModelDisk};
-use super::scenario::{Decision, Delivery, Event, Scenario};
-use super::stream::{InStream, OutStream, SimMonitor};
-use super::verdict::{Outcome, Pair, judge};
+use super::scenario::{Decision, Delivery, Mismatch, Scenario};
+use super::stream::{OutStream, SimMonitor};
+use super::verdict::judge;
 use super::{Blow, Call, Plan, Sabotage, Sim};
+
+/// By this step of the next migration, storage that hung goes on.
+const HANG_ENDS: u64 = 3;
 
 /// How a scenario is to be run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,8 +40,12 @@ pub(crate) struct Report {
     /// Calls of the engine in the first migration.
     pub(crate) calls: u64,
     pub(crate) struck: Vec<(Call, Blow)>,
-    /// The texts of the errors that the modules had then.
+    /// The texts of its errors, of the source and the destination.
     pub(crate) first_errors: [String; 2],
+    /// Whether it arrived.
+    pub(crate) arrived: bool,
+    /// What of interest happened in it.
+    pub(crate) seen: BTreeSet<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +53,8 @@ pub(crate) enum End {
     Completed,
     Failed,
     Cancelled,
+    /// The host has started anew without a word.
+    Abandoned,
 }
 
 pub(crate) struct Run {
@@ -57,10 +67,16 @@ pub(crate) struct Run {
     pub(crate) model: Model,
     pub(crate) watch: Watch,
     /// Sections on their way.
-    queue: VecDeque<Vec<u8>>,
-    destination_failed: bool,
-    /// Whether a source's disk has changed so that the migration must not complete.
-    spoilt: bool,
+    pub(crate) queue: VecDeque<Vec<u8>>,
+    pub(crate) destination_failed: bool,
+    /// The errors of this migration, of the source and the destination.
+    pub(crate) errors: [String; 2],
+    /// The disk that is not as it should be at the destination.
+    pub(crate) mismatched: Option<Vec<u8>>,
+    pub(crate) garbage_sent: bool,
+    /// How many reads were in flight when the migration before this one was cancelled.
+    pub(crate) orphaned: usize,
+    migrations: usize,
 }
 
 /// Runs it.
@@ -72,7 +88,7 @@ impl Run {
     fn new(scenario: Scenario, how: How) -> Run {
         let sim = Rc::new(Sim::new(scenario.number ^ 0x5eed << 40, how.traced, how.plan, how.sabotage));
         sim.trace(|| format!("{scenario:#?}"));
-        let (source_disks, destination_disks) = scenario.make_disks(&sim.rng);
+        let (source_disks, destination_disks, mismatched) = scenario.make_disks(&sim.rng);
         let or = |value: u32| if value == 0 { 16 } else { value as usize };
         let limits = (or(scenario.options.max_reads), or(scenario.options.max_writes));
         let source = Machine::new("source", Rc::clone(&sim), scenario.source, source_disks, scenario.guest, limits);
@@ -97,7 +113,11 @@ impl Run {
             watch: Watch::default(),
             queue: VecDeque::new(),
             destination_failed: false,
-            spoilt: false,
+            errors: Default::default(),
+            mismatched,
+            garbage_sent: false,
+            orphaned: 0,
+            migrations: 0,
             scenario,
             sim,
             source,
@@ -117,11 +137,15 @@ impl Run {
         let end = self.migrate();
         let calls = self.sim.calls();
         let struck = self.sim.struck();
-        let first_errors = [self.source_module.last_error(), self.destination_module.last_error()];
+        let first_errors = self.errors.clone();
+        let arrived = end == End::Completed && !self.destination_failed;
+        let seen = self.sim.seen();
         let scenario = &self.scenario;
+        let accepts = scenario.options.accept_tail_garbage;
         let disturbed = scenario.cancel_at.is_some()
             || scenario.link_fails_at.is_some()
-            || scenario.mismatch.is_some()
+            || scenario.mismatch.is_some_and(|mismatch| mismatch != Mismatch::Tail || !accepts)
+            || (scenario.tail_garbage && !accepts)
             || scenario.event.is_some();
         if !disturbed
             && scenario.late_writes == 0
@@ -134,42 +158,44 @@ impl Run {
             self.sim.trace(|| "SECOND MIGRATION".to_owned());
             self.sim.error_rate.set(0);
             self.scenario = self.scenario.clone().without_errors();
-            self.restore_destination();
+            self.restore(end);
             self.sim.broken.set(false);
             let end = self.migrate();
             if end != End::Completed || self.destination_failed {
                 self.wrong("the second migration, in which nothing went wrong, did not succeed");
             }
         }
-        Report { wrong: self.sim.all_wrong(), end, calls, struck, first_errors }
+        Report { wrong: self.sim.all_wrong(), end, calls, struck, first_errors, arrived, seen }
     }
 
     fn migrate(&mut self) -> End {
         self.watch = Watch::default();
         self.queue.clear();
         self.destination_failed = false;
-        self.spoilt = false;
+        self.errors = Default::default();
+        self.garbage_sent = false;
+        self.migrations += 1;
         for machine in [&self.source, &self.destination] {
-            for disk in machine.disks.borrow_mut().iter_mut() {
-                disk.says = None;
-                disk.stable = disk.data.clone();
-            }
+            machine.disks.borrow_mut().iter_mut().for_each(Disk::settle);
+            machine.forget_events();
         }
         self.model = self.new_model();
         let before: Vec<_> = self.destination.disks.borrow().iter().map(|d| (d.name.clone(), d.data.clone())).collect();
         let mut stream = OutStream::new(&self.source, self.scenario.limit);
+        stream.identity = self.migrations;
         let monitor = self.scenario.monitor.then(|| SimMonitor::new(&self.source));
         let monitor = monitor.as_ref().map(|monitor| monitor as &dyn Monitor);
 
         self.source.guest.runs.set(true);
         let end = self.drive(&mut stream, monitor);
+        if end == End::Abandoned {
+            self.sim.saw("left alone");
+            return end;
+        }
         self.end(&mut stream, monitor, end);
 
         let completed = end == End::Completed && stream.failed.is_none();
         let source_reported = end == End::Cancelled || stream.failed.is_some();
-        if completed && self.spoilt {
-            self.wrong("completed, though a device went away or changed its length");
-        }
         let outcome = self.outcome(&before, completed, source_reported);
         for wrong in judge(&outcome) {
             self.wrong(wrong);
@@ -197,7 +223,7 @@ impl Run {
     }
 
     /// Calls the source's module. Whatever the host does, no panic may come out of it.
-    fn call<T>(
+    pub(crate) fn call<T>(
         &self,
         stream: &mut OutStream,
         monitor: Option<&dyn Monitor>,
@@ -215,6 +241,7 @@ impl Run {
     /// One step of either style: whether it went well, and whether the engine thinks that it can finish.
     fn step(&mut self, stream: &mut OutStream, monitor: Option<&dyn Monitor>, stage: i32) -> Option<bool> {
         self.sim.trace(|| format!("STAGE {stage}"));
+        let (sound, before) = (stream.failed.is_none(), self.source.around.present());
         let result = if self.scenario.stages {
             self.call(stream, monitor, |module, link| module.save_live(link, stage))
                 .map(|ret| if stage == 2 { Ok(ret == 1) } else { Ok(false) })
@@ -231,7 +258,11 @@ impl Run {
                 if let Err(what) = self.model.section(&stream.section, stage == 3) {
                     self.wrong(format!("stage {stage}: {what}"));
                 }
-                self.queue.push_back(std::mem::take(&mut stream.section));
+                if self.source.around.must_have_failed(before) {
+                    self.wrong(format!("stage {stage} went well, though it was told why it must not"));
+                }
+                let section = std::mem::take(&mut stream.section);
+                self.send(section);
                 Some(done)
             }
             Ok(_) => {
@@ -239,6 +270,7 @@ impl Run {
                 if self.scenario.stages && self.source_module.last_error().is_empty() && !self.sim.was_struck() {
                     self.wrong(format!("stage {stage}: failed without a word"));
                 }
+                self.note_failure(stage, sound);
                 None
             }
             Err(error) => {
@@ -250,13 +282,33 @@ impl Run {
                     self.wrong("an error without a text");
                 }
                 stream.failed.get_or_insert(Errno::IO);
+                self.note_failure(stage, sound);
                 None
             }
         }
     }
 
+    /// A stage has failed, and only for what the scenario has in store; `sound`: its stream had not failed before.
+    fn note_failure(&mut self, stage: i32, sound: bool) {
+        self.errors[0] = self.source_module.last_error();
+        if !sound || self.sim.was_struck() || (stage == 3 && self.scenario.late_writes > 0) {
+            return;
+        }
+        let text = &self.errors[0];
+        let changed = self.source.around.changed().map(|disk| self.source.disks.borrow()[disk].name.clone());
+        if !changed.is_some_and(|name| text.contains(&*String::from_utf8_lossy(&name))) {
+            self.wrong(format!(
+                "stage {stage} failed, though nothing went wrong, or without the device's name: {text}"
+            ));
+        }
+    }
+
     fn drive(&mut self, stream: &mut OutStream, monitor: Option<&dyn Monitor>) -> End {
         self.source_module.set_params(true, self.scenario.shared_base);
+        self.disturb_before();
+        for _ in 0..self.sim.rng.below(self.scenario.guest_burst + 1) {
+            self.source.guest_step();
+        }
         if self.step(stream, monitor, 1).is_none() {
             return End::Failed;
         }
@@ -266,7 +318,7 @@ impl Run {
         for step in 0.. {
             self.between(step, stream);
             if self.scenario.cancel_at == Some(step) {
-                return End::Cancelled;
+                return if self.scenario.abandons { End::Abandoned } else { End::Cancelled };
             }
             if self.scenario.link_fails_at == Some(step) {
                 stream.failed = Some(Errno::IO);
@@ -296,6 +348,8 @@ impl Run {
         }
         self.source.stop_guest();
         self.source.guest.late.set(self.scenario.late_writes);
+        self.plan_event(None);
+        self.source.around.begin_last_stage();
         let completed = self.step(stream, monitor, 3).is_some();
         self.source.guest.late.set(0);
         if !completed {
@@ -304,41 +358,6 @@ impl Run {
         }
         self.check_completed(stream);
         End::Completed
-    }
-
-    fn check_completed(&self, stream: &OutStream) {
-        self.check_released("after completion");
-        self.check_counts(stream);
-        self.check_memory();
-        let lacking = self.lacking();
-        if lacking > 0 {
-            self.wrong(format!("completed, but {lacking} bytes were not sent"));
-        }
-        let (total, transferred) = self.source_module.status().bytes();
-        if total != transferred {
-            self.wrong(format!("completed with {transferred} of {total} bytes transferred"));
-        }
-        if !self.source_module.last_error().is_empty() {
-            self.wrong("completed, but there is an error's text");
-        }
-    }
-
-    /// A disk changes under the migration.
-    fn happen(&mut self, step: u64) {
-        let Some((at, event)) = self.scenario.event else { return };
-        let machine = if event == Event::DestinationGone { &self.destination } else { &self.source };
-        let mut disks = machine.disks.borrow_mut();
-        let Some(disk) = disks.iter_mut().find(|disk| disk.migrates()) else { return };
-        if at + 1 == step && matches!(event, Event::Resized(_)) {
-            disk.says = None;
-        }
-        if at == step {
-            disk.says = Some(match event {
-                Event::Resized(by) => Ok(disk.data.len() as i64 + by * 512),
-                _ => Err(Errno::NO_MEDIUM),
-            });
-            self.spoilt = event != Event::DestinationGone;
-        }
     }
 
     /// What happens between two steps.
@@ -354,7 +373,12 @@ impl Run {
                 self.source.guest_step();
             }
         }
-        self.happen(step);
+        self.plan_event(Some(step));
+        if self.scenario.hangs_at == Some(step) {
+            self.source.hangs.set(true);
+        } else if step == HANG_ENDS && self.scenario.hangs_at.is_none() {
+            self.source.hangs.set(false);
+        }
         self.source.complete_some(1 + rng.index(4));
         sim.trace(|| format!("-- step {step}"));
         stream.next_step();
@@ -368,133 +392,34 @@ impl Run {
         if self.destination_failed && rng.chance(300) {
             stream.failed.get_or_insert(Errno::IO); // the peer is gone
         }
-        if rng.chance(30) {
-            self.disturb();
+        if rng.chance(50) {
+            self.disturb(stream);
         }
     }
 
-    /// Calls that are out of place while a migration runs: they are refused, and it goes on.
-    fn disturb(&self) {
-        let mut other = OutStream::new(&self.source, None);
-        let busy = self.call(&mut other, None, Module::setup);
-        if !matches!(busy, Some(Err(Error::Busy))) && !self.sim.broken.get() {
-            self.wrong(format!("a second setup gave {busy:?}"));
-        }
-        let options = self.source_module.set_options(self.scenario.options);
-        let host = self.source_module.set_host(SimHost(Rc::clone(&self.source)));
-        if !matches!((options, host), (Err(Error::Busy), Err(Error::Busy))) {
-            self.wrong("other options or another host in the middle of a migration");
+    /// What is to happen before this step, or the last stage, or in it.
+    fn plan_event(&self, step: Option<u64>) {
+        if let Some(happening) = self.scenario.event.filter(|happening| happening.step == step) {
+            let machine = if happening.at_destination { &self.destination } else { &self.source };
+            machine.plan(happening);
         }
     }
 
-    /// Gives sections to the destination.
-    fn deliver(&mut self, most: usize) {
-        for _ in 0..most {
-            let Some(section) = self.queue.pop_front() else { return };
-            if !self.destination_failed {
-                self.load(&section);
-            }
-        }
-    }
-
-    fn load(&mut self, section: &[u8]) {
-        self.sim.trace(|| format!("LOAD {} bytes", section.len()));
-        let mut stream = InStream::new(&self.destination, section);
-        let result = catch_unwind(AssertUnwindSafe(|| self.destination_module.load(&mut stream, 1)));
-        match result {
-            Err(_) => self.wrong("a panic passed the destination's boundary"),
-            Ok(Ok(())) => {
-                if stream.left() > 0 || !section.ends_with(&[0, 0, 0, 0, 0, 0, 0, 2]) {
-                    self.wrong("a load says Ok, but has not read the whole section");
-                }
-                if stream.failed.is_some() && !self.sim.was_struck() {
-                    self.wrong("a load says Ok, but the stream has failed");
-                }
-            }
-            Ok(Err(error)) => {
-                self.sim.trace(|| format!("load failed: {error:?}"));
-                self.destination_failed = true;
-                if self.destination_module.last_error() != error.to_string() {
-                    self.wrong("a load's error is not the last error");
-                }
-            }
-        }
-        self.destination_failed |= stream.failed.is_some();
-        self.check_idle(&self.destination, "after a load");
-        self.check_memory();
-    }
-
-    /// The end of a migration, however it went: what the host does in any case.
-    fn end(&mut self, stream: &mut OutStream, monitor: Option<&dyn Monitor>, end: End) {
-        self.sim.trace(|| format!("END {end:?}"));
-        if end == End::Failed {
-            self.check_released("after an error");
-        }
-        // Some hosts clean up after an error or a success, some don't; cancelling is always a call.
-        if end == End::Cancelled || self.sim.rng.chance(500) {
-            let stages = self.scenario.stages;
-            self.call(stream, monitor, |module, link| {
-                if stages {
-                    module.save_live(link, -1);
-                } else {
-                    module.cleanup(link.monitor);
-                }
-            });
-            self.check_released("after cleanup");
-        }
-        self.deliver(usize::MAX);
-        if !stream.section.is_empty() && !self.destination_failed {
-            self.load(&std::mem::take(&mut stream.section));
-        }
-        // Late completions, of a host whose flush lies, and late releases are harmless.
-        self.source.complete_some(usize::MAX);
-        self.destination.complete_some(usize::MAX);
-        stream.close();
-        if stream.failed.is_none() && end == End::Failed {
-            self.wrong("failed, but the stream has no error");
-        }
-        self.source.stop_guest();
-    }
-
-    fn outcome(&self, before: &[(Vec<u8>, Vec<u8>)], completed: bool, source_reported: bool) -> Outcome {
-        let destination = self.destination.disks.borrow();
-        let disks = self.source.disks.borrow();
-        let pairs = disks.iter().map(|disk| {
-            let other = destination.iter().find(|other| other.name == disk.name);
-            let before = before.iter().find(|(name, _)| *name == disk.name);
-            // After a panic in the call that gives it back, a thing may stay with the engine.
-            let panicked = self.sim.struck().iter().any(|(_, blow)| *blow != Blow::Error);
-            Pair {
-                name: String::from_utf8_lossy(&disk.name).into_owned(),
-                source: disk.data.clone(),
-                destination: other.map_or(Vec::new(), |other| {
-                    // As after a power cut; what does not migrate must not have been touched at all.
-                    if disk.migrates() { other.stable.clone() } else { other.data.clone() }
-                }),
-                migrates: disk.migrates(),
-                destination_before: before.map_or(Vec::new(), |(_, data)| data.clone()),
-                references: if panicked { 0 } else { disk.held + other.map_or(0, |other| other.held) },
-                tracking: disk.tracking && !panicked,
-            }
-        });
-        Outcome {
-            completed,
-            source_reported,
-            destination_reported: self.destination_failed,
-            pairs: pairs.collect(),
-            buffers_in_use: [&self.source_module, &self.destination_module].map(|module| module.status().buffers().0),
-            active: self.source_module.status().active.load(std::sync::atomic::Ordering::Relaxed),
-        }
-    }
-
-    /// What the destination's user does before trying again.
-    fn restore_destination(&mut self) {
-        let original = self.scenario.clone().without_errors();
+    /// What the users do before trying again.
+    fn restore(&mut self, end: End) {
         let sim = Rc::new(Sim::new(self.scenario.number ^ 0x5eed << 40, false, None, None));
-        *self.destination.disks.borrow_mut() = original.make_disks(&sim.rng).1;
-        for disk in self.source.disks.borrow_mut().iter_mut() {
-            disk.held = 0;
-            disk.tracking = false;
+        *self.destination.disks.borrow_mut() = self.scenario.make_disks(&sim.rng).1;
+        self.mismatched = None;
+        self.source.stop_guest();
+        for (disk, (_, kind, sectors)) in self.source.disks.borrow_mut().iter_mut().zip(&self.scenario.disks) {
+            disk.remove(*kind, *sectors);
+            if end != End::Abandoned {
+                disk.held = 0;
+                disk.tracking = false;
+            }
+        }
+        if self.sim.rng.chance(500) {
+            self.source.hangs.set(false);
         }
     }
 }

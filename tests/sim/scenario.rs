@@ -5,7 +5,9 @@ use blkmig::module::Options;
 
 use super::Rng;
 use super::disk::{Disk, Kind};
-use super::machine::{Features, GuestMode};
+use super::events::{Event, Happening};
+use super::guest::GuestMode;
+use super::machine::Features;
 
 /// When sections reach the destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,19 +25,20 @@ pub(crate) enum Mismatch {
     ReadOnly,
     /// By at least a chunk.
     Smaller,
+    /// By less than a chunk, where it is long enough.
+    Tail,
     Gone,
 }
 
-/// What happens to a disk that migrates, between two steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// The source's goes away.
-    SourceGone,
-    /// The source's has another length, by so many sectors, and the old one again after the next step.
-    Resized(i64),
-    /// The destination's goes away.
-    DestinationGone,
-}
+const MISMATCHES: [Mismatch; 7] = [
+    Mismatch::Missing,
+    Mismatch::ReadOnly,
+    Mismatch::Smaller,
+    Mismatch::Tail,
+    Mismatch::Tail,
+    Mismatch::Tail,
+    Mismatch::Gone,
+];
 
 /// How the source's host tells that it is time for the last stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +79,16 @@ pub(crate) struct Scenario {
     /// Of ten thousand calls.
     pub(crate) error_rate: u64,
     pub(crate) cancel_at: Option<u64>,
+    /// The host does not cancel then, but starts anew.
+    pub(crate) abandons: bool,
+    /// From then on the source's storage hangs, until it is cancelled or waited for.
+    pub(crate) hangs_at: Option<u64>,
     pub(crate) link_fails_at: Option<u64>,
     pub(crate) delivery: Delivery,
     pub(crate) mismatch: Option<Mismatch>,
-    /// At which step, and what.
-    pub(crate) event: Option<(u64, Event)>,
+    /// The source is one of those that leave garbage past the end of a device.
+    pub(crate) tail_garbage: bool,
+    pub(crate) event: Option<Happening>,
 }
 
 impl Scenario {
@@ -88,12 +96,22 @@ impl Scenario {
         let rng = Rng::new(number);
         let chunk_sectors = rng.pick(&[1, 1, 1, 1, 4, 8]);
         let shared_base = rng.chance(300);
-        let disks = disks(&rng, u64::from(chunk_sectors), shared_base);
+        let mut disks = disks(&rng, u64::from(chunk_sectors), shared_base);
         let chunk_bytes = u64::from(chunk_sectors) * 512;
         let large = disks[0].2 > 1000;
         let total: u64 = disks.iter().map(|(_, _, sectors)| sectors * 512).sum();
         let threaded = rng.chance(300);
         let steps = 1 + rng.below(40);
+        let stages = rng.chance(500);
+        let event = rng.chance(150).then(|| happening(&rng, steps));
+        if event.is_some_and(|happening| happening.event == Event::Appears) {
+            let kind = rng.pick(&[Kind::ReadOnly, Kind::Empty, Kind::NoMedium, Kind::Gone]);
+            let sectors = if matches!(kind, Kind::ReadOnly | Kind::Gone) { 1 + rng.below(9) } else { 0 };
+            disks.push((b"late".to_vec(), kind, sectors));
+        }
+        let cancel_at = rng.chance(100).then(|| rng.below(steps));
+        // On a threaded host the engine would wait in earnest, and a million scenarios would take too long.
+        let hangs_at = cancel_at.filter(|_| !threaded && rng.chance(400)).map(|at| at - rng.below(at.min(3) + 1));
         Scenario {
             number,
             chunk_sectors,
@@ -107,12 +125,12 @@ impl Scenario {
                 zero_blocks: rng.chance(400),
                 accept_tail_garbage: rng.chance(500),
             },
-            stages: rng.chance(500),
+            stages,
             monitor: rng.chance(500),
             source: features(&rng, threaded, chunk_bytes),
             destination: features(&rng, threaded, chunk_bytes),
             guest: (
-                rng.pick(&[GuestMode::Atomic, GuestMode::After, GuestMode::Twice]),
+                rng.pick(&[GuestMode::Atomic, GuestMode::After, GuestMode::Twice, GuestMode::Seen]),
                 rng.pick(&[0, 5, 30, 100, 300]),
             ),
             guest_burst: rng.pick(&[0, 1, 3, 10]),
@@ -139,15 +157,14 @@ impl Scenario {
                 _ => Decision::Steps(rng.below(30)),
             },
             error_rate: if rng.chance(350) { rng.pick(&[1, 5, 20, 100]) } else { 0 },
-            cancel_at: rng.chance(100).then(|| rng.below(steps)),
+            cancel_at,
+            abandons: stages && hangs_at.is_none() && rng.chance(200),
+            hangs_at,
             link_fails_at: rng.chance(60).then(|| rng.below(steps)),
             delivery: rng.pick(&[Delivery::AtOnce, Delivery::Buffered, Delivery::AtTheEnd]),
-            mismatch: (rng.chance(30) && !shared_base)
-                .then(|| rng.pick(&[Mismatch::Missing, Mismatch::ReadOnly, Mismatch::Smaller, Mismatch::Gone])),
-            event: rng.chance(60).then(|| {
-                let what = [Event::SourceGone, Event::Resized(-1), Event::Resized(1), Event::DestinationGone];
-                (rng.below(steps), rng.pick(&what))
-            }),
+            mismatch: (rng.chance(60) && !shared_base).then(|| rng.pick(&MISMATCHES)),
+            tail_garbage: rng.chance(20),
+            event,
         }
     }
 
@@ -157,16 +174,19 @@ impl Scenario {
             error_rate: 0,
             cancel_at: None,
             link_fails_at: None,
+            abandons: false,
+            hangs_at: None,
             mismatch: None,
+            tail_garbage: false,
             late_writes: 0,
             event: None,
             ..self
         }
     }
 
-    /// The disks of both machines. With a shared base, the destination starts with the backing files' content; else with whatever
+    /// The disks of both machines, and the name of the one that is not as it should be at the destination. With a shared base, the destination starts with the backing files' content; else with whatever
     /// was there.
-    pub(crate) fn make_disks(&self, rng: &Rng) -> (Vec<Disk>, Vec<Disk>) {
+    pub(crate) fn make_disks(&self, rng: &Rng) -> (Vec<Disk>, Vec<Disk>, Option<Vec<u8>>) {
         let chunk = u64::from(self.chunk_sectors);
         let (mut sources, mut destinations) = (Vec::new(), Vec::new());
         let full = rng.pick(&[0, 300, 600, 1000]);
@@ -194,22 +214,49 @@ impl Scenario {
         if rng.chance(300) {
             destinations.reverse();
         }
+        let mut mismatched = None;
         if let (Some(mismatch), Some(first)) = (self.mismatch, destinations.iter().position(Disk::migrates)) {
+            mismatched = Some(destinations[first].name.clone());
             match mismatch {
                 Mismatch::Missing => drop(destinations.remove(first)),
                 Mismatch::ReadOnly => destinations[first].kind = Kind::ReadOnly,
                 Mismatch::Gone => destinations[first].kind = Kind::Gone,
+                Mismatch::Tail => {
+                    let sectors = destinations[first].sectors();
+                    let cut = rng.below((sectors - 1) % chunk + 1);
+                    destinations[first].data.truncate((sectors - cut) as usize * 512);
+                }
                 Mismatch::Smaller => {
                     let left = destinations[first].sectors().saturating_sub(chunk) / chunk * chunk;
                     destinations[first].data.truncate(left as usize * 512);
                 }
             }
         }
-        (sources, destinations)
+        (sources, destinations, mismatched)
     }
 
     pub(crate) fn chunks(&self) -> u64 {
         self.disks.iter().map(|(_, _, sectors)| sectors.div_ceil(self.chunk_sectors.into())).sum()
+    }
+}
+
+fn happening(rng: &Rng, steps: u64) -> Happening {
+    let by = rng.pick(&[-1, 1]);
+    let events = [
+        Event::Gone,
+        Event::Resized(by, None),
+        Event::Resized(by, Some(rng.below(60))),
+        Event::Appears,
+        Event::Replaced,
+        Event::Unlisted,
+    ];
+    let at_destination = rng.chance(150);
+    Happening {
+        event: if at_destination { Event::Gone } else { rng.pick(&events) },
+        at_destination,
+        step: rng.chance(500).then(|| rng.below(steps)),
+        call: if rng.chance(300) { 0 } else { rng.below(120) },
+        which: rng.next(),
     }
 }
 

@@ -125,6 +125,20 @@ def job_asked_for_meanwhile(lab, job, style):
         again(lab, source, disk0.args(disk0.target), disk0.disks())
 
 
+@case(STYLES)
+def job_at_the_end(lab, style):
+    """A block job that still runs when all has been sent: the failure names it"""
+    disk0 = Disk(lab, style, "backup")
+    source, target = start(lab, disk0.args(disk0.image), disk0.args(disk0.target))
+    disk0.prepare(source)
+    disk0.start(source)
+    source.migrate(lab.uri())
+    source.wait_migration("failed")
+    failed(lab, source, target, "job0")
+    disk0.end(source, "cancelled")
+    again(lab, source, disk0.args(disk0.target), disk0.disks())
+
+
 @case(["the disk", "its file"], ["external", "internal", "mirror"], STYLES)
 def layer_asked_for_meanwhile(lab, what, how, style):
     """A snapshot or a copy that is asked for meanwhile is refused, or harms nothing"""

@@ -10,7 +10,7 @@ from .cases_copy import finish
 from .crossed import STYLES, THREAD, again, failed, hold_io, in_style, io_name, start
 from .images import MIB
 from .runner import case, check
-from .vm import BUILD
+from .vm import BUILD, disk
 
 SIZE = 48 * MIB
 
@@ -49,7 +49,8 @@ class NBD:
 
 def two_images(lab, style):
     fmt = "qcow2" if "qcow2" in style else "raw"
-    one = lab.images.filled(lab.path("one"), fmt, SIZE)
+    # Zeroes here and there: where the next begin is asked again and again.
+    one = lab.images.filled(lab.path("one"), fmt, SIZE, 0.5)
     other = lab.images.empty(lab.path("other"), fmt, SIZE)
     return one, other, [("disk0", one, other, fmt)]
 
@@ -84,7 +85,7 @@ def nbd_stalls(lab, whose, style):
         plain = in_style(style, "disk0", other if whose == "the source's" else one)
         ends = (nbd.args(style), plain) if whose == "the source's" else (plain, nbd.args(style))
         source, target = start(lab, *ends)
-        source.migrate(lab.uri(), bandwidth=16 * MIB)
+        source.migrate(lab.uri(), bandwidth=16 * MIB, capabilities=["zero-blocks"])
         source.wait_for(lambda i: i.get("disk", {}).get("transferred", 0) >= 2 * MIB)
         nbd.process.send_signal(signal.SIGSTOP)
         source.cmd("migrate-set-parameters", max_bandwidth=1 << 30)
@@ -107,6 +108,34 @@ def nbd_dies(lab, style):
         source.migrate(lab.uri(), bandwidth=16 * MIB)
         source.wait_for(lambda i: i.get("disk", {}).get("transferred", 0) >= 2 * MIB)
         nbd.end()
+        source.wait_migration("failed")
+        failed(lab, source, target, "disk0")
+    finally:
+        nbd.end()
+
+
+@case()
+def nbd_stalls_a_job(lab):
+    """A mirror pivots when its stalled NBD server goes on, while zeroes are looked for: the monitor answers, the migration ends"""
+    one, other, _ = two_images(lab, "raw")
+    nbd = NBD(lab, one, "raw")
+    scsi = [*THREAD, "-device", "virtio-scsi-pci,id=scsi0,iothread=thread0"]
+    device = ["-device", "scsi-hd,bus=scsi0.0,id=disk0-device,drive=disk0"]
+    storage = f"driver=nbd,server.type=unix,server.path={nbd.socket},node-name=disk0"
+    try:
+        source, target = start(lab, [*scsi, "-blockdev", storage, *device],
+                               [*scsi, *disk("disk0", other, "raw")[:2], *device])
+        source.cmd("drive-mirror", job_id="job0", device="disk0", target=str(lab.path("copy")), format="qcow2", sync="full",
+                   node_name="copy")
+        source.qmp.wait_event("BLOCK_JOB_READY")
+        source.migrate(lab.uri(), bandwidth=16 * MIB, capabilities=["zero-blocks"])
+        source.wait_for(lambda i: i.get("disk", {}).get("transferred", 0) >= 2 * MIB)
+        nbd.process.send_signal(signal.SIGSTOP)
+        source.cmd("migrate-set-parameters", max_bandwidth=1 << 30)
+        # The job waits for the storage, and any monitor for the job.
+        threading.Timer(0.5, nbd.process.send_signal, [signal.SIGCONT]).start()
+        time.sleep(0.2)
+        source.cmd("block-job-complete", device="job0")
         source.wait_migration("failed")
         failed(lab, source, target, "disk0")
     finally:

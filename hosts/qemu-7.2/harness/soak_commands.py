@@ -4,8 +4,11 @@ import signal
 import threading
 import time
 
+from . import soak_disks
+from .images import ImageError
 from .qmp import QMPError
-from .soak_plan import BAD, MIB, QUERIES
+from .soak_plan import BAD, BOUND, MIB, QUERIES
+from .vm import VMError
 
 
 class Gone(Exception):
@@ -25,6 +28,10 @@ def ask(vm, execute, **arguments):
         if "does not answer" in text and "timed out" in text:
             raise Hang(f"{vm.name}: {execute}: {text}") from None
         if "monitor is gone" in text or "does not answer" in text:
+            try:
+                vm.wait_exit(BOUND)  # a core may be being written
+            except VMError as still:
+                raise Hang(str(still)) from None
             raise Gone(f"{vm.name}: {execute}") from None
         raise
 
@@ -42,8 +49,9 @@ class Commands:
     def __init__(self, vms, plan, folder, storages):
         self.vms, self.plan, self.folder, self.storages = vms, plan, folder, storages
         self.timers = []
+        self.storage_error = None
         self.accepted = set()       # (side, kind)
-        self.jobs = {"source": [], "target": []}
+        self.nodes = {"source": [], "target": []}
         self.added = {"source": [], "target": []}
         self.drives = {"source": [], "target": []}
 
@@ -57,6 +65,8 @@ class Commands:
         for timer in self.timers:
             timer.join()
         self.timers.clear()
+        if self.storage_error:
+            raise self.storage_error
 
     def send(self, action):
         """Returns accepted, refused, or gone, and why."""
@@ -83,11 +93,6 @@ class Commands:
     def file(self, action, what):
         return str(self.folder / f"{what}-{action['side']}-{action['number']}")
 
-    def job(self, action):
-        job = f"job{action['number']}"
-        self.jobs[action["side"]].append(job)
-        return job
-
     def speed(self, action):
         return {} if action["pick"] % 3 == 0 else {"speed": (1 << 20) * (1 + action["pick"] % 32)}
 
@@ -95,7 +100,10 @@ class Commands:
 
     def quit(self, vm, _):
         vm.asked = True
-        ask(vm, "quit")
+        try:
+            ask(vm, "quit")
+        except Gone:
+            pass  # the answer and the end of the process race
 
     def sigterm(self, vm, _):
         vm.asked = True
@@ -116,10 +124,16 @@ class Commands:
     def storage_kill(self, _, action):
         storage = self.served(action)
         storage.end()
-        self.later(action["seconds"], storage.start)
+        self.later(action["seconds"], self.storage_back, storage)
+
+    def storage_back(self, storage):
+        try:
+            storage.start()
+        except ImageError as error:
+            self.storage_error = error
 
     def served(self, action):
-        storage = self.storages.get(self.disk(action)["name"])
+        storage = self.storages.get((action["side"], self.disk(action)["name"]))
         if not storage:
             raise QMPError("not behind a qemu-nbd")
         return storage
@@ -139,10 +153,14 @@ class Commands:
         ask(vm, "migrate_cancel")
 
     def parameters(self, vm, action):
-        ask(vm, "migrate-set-parameters", downtime_limit=[1, 30, 200][action["pick"] % 3], max_bandwidth=MIB * (8 + action["pick"] % 64))
+        # One that must not end yet (Round.slow) stays as slow as it is.
+        speed = {"max_bandwidth": MIB * (8 + action["pick"] % 64)} if self.plan["asks"] or not self.plan["writes"] else {}
+        ask(vm, "migrate-set-parameters", downtime_limit=[1, 30, 200][action["pick"] % 3], **speed)
 
     def bad(self, vm, action):
         execute, arguments = BAD[action["pick"] % len(BAD)]
+        if execute == "migrate" and action["at"] >= 0 and not self.plan["asks"]:
+            raise QMPError("it would hide that the migration has completed")
         ask(vm, execute, **arguments)
 
     def query(self, vm, action):
@@ -151,29 +169,29 @@ class Commands:
     # Jobs
 
     def backup(self, vm, action):
-        ask(vm, "drive-backup", device=self.name(action), job_id=self.job(action), target=self.file(action, "backup"), format="qcow2",
+        ask(vm, "drive-backup", device=self.name(action), job_id=f"job{action['number']}", target=self.file(action, "backup"), format="qcow2",
             sync="full", **self.speed(action))
 
     def mirror(self, vm, action):
         # A -blockdev keeps its name only if the target's node gets one of its own.
-        ask(vm, "drive-mirror", device=self.name(action), job_id=self.job(action), target=self.file(action, "mirror"), format="qcow2",
+        ask(vm, "drive-mirror", device=self.name(action), job_id=f"job{action['number']}", target=self.file(action, "mirror"), format="qcow2",
             sync="full", node_name=f"mirror{action['number']}", **self.speed(action))
 
     def stream(self, vm, action):
-        ask(vm, "block-stream", device=self.name(action), job_id=self.job(action), **self.speed(action))
+        ask(vm, "block-stream", device=self.name(action), job_id=f"job{action['number']}", **self.speed(action))
 
     def commit(self, vm, action):
-        ask(vm, "block-commit", device=self.name(action), job_id=self.job(action), **self.speed(action))
+        ask(vm, "block-commit", device=self.name(action), job_id=f"job{action['number']}", **self.speed(action))
 
-    def some_job(self, action):
-        jobs = self.jobs[action["side"]]
-        return jobs[action["pick"] % len(jobs)] if jobs else "nobody"
+    def some_job(self, vm, action):
+        jobs = ask(vm, "query-block-jobs")
+        return jobs[action["pick"] % len(jobs)]["device"] if jobs else "nobody"
 
     def job_complete(self, vm, action):
-        ask(vm, "block-job-complete", device=self.some_job(action))
+        ask(vm, "block-job-complete", device=self.some_job(vm, action))
 
     def job_cancel(self, vm, action):
-        ask(vm, "block-job-cancel", device=self.some_job(action), force=action["how"] < 0.5)
+        ask(vm, "block-job-cancel", device=self.some_job(vm, action), force=action["how"] < 0.5)
 
     # Disks
 
@@ -189,13 +207,16 @@ class Commands:
         if d["style"] != "blockdev":
             raise QMPError("no -blockdev")
         options = {"driver": d["format"], "node-name": d["name"], "file": f"f{d['number']}"}
-        if action["how"] < 0.6:
+        if d["backing"] and action["side"] == "source":
+            options["backing"] = f"base{d['number']}"
+        # What arrives while the target's file is copied would be missing in the copy.
+        if action["how"] < 0.6 and action["side"] == "source":
             other = self.file(action, "other")
             with open(d["image"], "rb") as one, open(other, "wb") as two:
                 two.write(one.read())
             ask(vm, "blockdev-add", driver="file", node_name=f"other{action['number']}", filename=other)
             options["file"] = f"other{action['number']}"
-        elif action["how"] < 0.8:
+        elif action["pick"] % 2:
             options["discard"] = "unmap"
         else:
             options["read-only"] = True
@@ -222,10 +243,13 @@ class Commands:
         ask(vm, "device_del", id=self.disk(action)["id"])
 
     def blockdev_add(self, vm, action):
-        ask(vm, "blockdev-add", driver="null-co", node_name=f"node{action['pick'] % 3}", size=MIB, read_zeroes=True)
+        ask(vm, "blockdev-add", driver="null-co", node_name=f"node{action['number']}", size=MIB, read_zeroes=True)
+        self.nodes[action["side"]].append(f"node{action['number']}")
 
     def blockdev_del(self, vm, action):
-        ask(vm, "blockdev-del", node_name=f"node{action['pick'] % 3}")
+        """One that is nobody's, or a disk's."""
+        nodes = self.nodes[action["side"]]
+        ask(vm, "blockdev-del", node_name=nodes.pop() if nodes else self.node(action))
 
     def drive_add(self, vm, action):
         answer = ask(vm, "human-monitor-command", command_line=f"drive_add 0 if=none,id=extra{action['number']},driver=null-co,read-zeroes=on,size=1M")
@@ -237,25 +261,27 @@ class Commands:
         hmp(vm, f"drive_del {self.disk(action)['name']}")
 
     def set_iothread(self, vm, action):
-        ask(vm, "x-blockdev-set-iothread", node_name=self.node(action), iothread=["io0", "io1", None][action["pick"] % 3], force=action["how"] < 0.3)
+        ask(vm, "x-blockdev-set-iothread", node_name=self.node(action), iothread=["io0", "io1", None][action["pick"] % 3], force=action["how"] < 0.7)
 
     def throttle(self, vm, action):
-        hmp(vm, f"block_set_io_throttle {self.disk(action)['id']} {MIB * (2 + action['pick'] % 32)} 0 0 0 0 0")
+        hmp(vm, f"block_set_io_throttle {soak_disks.qdev(self.disk(action))} {MIB * (2 + action['pick'] % 32)} 0 0 0 0 0")
 
     def bitmap(self, vm, action):
-        ask(vm, "block-dirty-bitmap-add", node=self.node(action), name=f"bitmap{action['number']}", persistent=action["how"] < 0.5)
+        # Where the node is under a snapshot, no QEMU 7.2 could give up the disk: it can't store the bitmap.
+        persistent = action["how"] < 0.5 and (action["side"], "snapshot") not in self.accepted
+        ask(vm, "block-dirty-bitmap-add", node=self.node(action), name=f"bitmap{action['number']}", persistent=persistent)
 
     def unthrottle(self, vm):
         for d in self.plan["disks"]:
             try:
-                hmp(vm, f"block_set_io_throttle {d['id']} 0 0 0 0 0 0")
+                hmp(vm, f"block_set_io_throttle {soak_disks.qdev(d)} 0 0 0 0 0 0")
             except QMPError:
                 pass  # it has no medium, or is gone
 
 
-def end_jobs(vm, seconds=30):
+def end_jobs(vm):
     """Cancels all jobs and waits for their ends."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + BOUND
     while jobs := ask(vm, "query-block-jobs"):
         if time.monotonic() > deadline:
             raise Hang(f"{vm.name}: a job does not end: {jobs}")

@@ -3,10 +3,11 @@
 import pathlib
 import signal
 import subprocess
+import threading
 import time
 
 from .images import ImageError
-from .soak_plan import FLOPPY
+from .soak_plan import BOUND, FLOPPY
 from .vm import BUILD
 
 
@@ -16,13 +17,20 @@ class Storage:
     def __init__(self, image, socket):
         self.image, self.socket = image, socket
         self.process = None
+        self.lock = threading.Lock()
         self.start()
 
     def start(self):
+        """Unless it runs: it may have been killed twice."""
+        with self.lock:
+            if not self.process or self.process.poll() is not None:
+                self._start()
+
+    def _start(self):
         pathlib.Path(self.socket).unlink(missing_ok=True)
         self.process = subprocess.Popen([str(BUILD / "qemu-nbd"), "-t", "-e", "8", "-f", "raw", "-k", str(self.socket), str(self.image)],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + BOUND
         while not pathlib.Path(self.socket).exists():
             if time.monotonic() > deadline or self.process.poll() is not None:
                 raise ImageError(f"no qemu-nbd for {self.image}")
@@ -34,18 +42,18 @@ class Storage:
 
     def end(self):
         self.signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(BOUND)
 
 
 def arguments(disks, floppy):
     """disks: pairs of a plan's disk and a dict of image, name (node or drive), nbd socket or None."""
     args = ["-object", "iothread,id=io0", "-object", "iothread,id=io1"]
-    for iothread in sorted({d["iothread"] for d, _ in disks if d["bus"] == "scsi"}):
+    for iothread in (False, True):
         bus = "scsi1" if iothread else "scsi0"
         args += ["-device", f"virtio-scsi-pci,id={bus},addr={0x11 if iothread else 0x10}" + (",iothread=io0" if iothread else "")]
     for d, is_now in disks:
         n, image = d["number"], is_now["image"]
-        file = (f"driver=nbd,server.type=unix,server.path={is_now['nbd']},reconnect-delay=10" if is_now["nbd"]
+        file = (f"driver=nbd,server.type=unix,server.path={is_now['nbd']},reconnect-delay={BOUND}" if is_now["nbd"]
                 else f"driver=file,filename={image}")
         if d["style"] == "drive":
             inner = ",".join("file." + part for part in file.split(","))
@@ -67,6 +75,11 @@ def arguments(disks, floppy):
         args += ["-drive", "if=none,id=fd0" + (f",file={floppy},format=raw" if floppy else ""),
                  "-device", "floppy,id=fdev,unit=0,drive=fd0,drive-type=144"]
     return args
+
+
+def qdev(disk):
+    """The device that has the drive: with virtio it is a part of the one that was asked for."""
+    return disk["id"] if disk["bus"] == "scsi" else f"/machine/peripheral/{disk['id']}/virtio-backend"
 
 
 def seen(blocks):
@@ -94,7 +107,6 @@ def make_images(images, plan, folder):
         else:
             images.filled(path, d["format"], d["size"], d["zeroes"])
         d["image"] = path
-        d["socket"] = folder / f"{d['name']}.nbd" if d["nbd"] else None
     with open(folder / "medium", "wb") as file:
         file.write(b"m" * FLOPPY)
 

@@ -4,20 +4,28 @@ import random
 
 MIB = 1 << 20
 FLOPPY = 1440 * 1024
+BOUND = 120  # seconds until something counts as hung, which must hold on a busy machine too
 
 # Kind of command, weight. Those of "calm" can be sent at any moment; the others would reach
 # into disks that are the destination's already, so they need a source that stops and asks before it switches.
-CALM = {"migrate_cancel": 3, "quit": 2, "sigterm": 2, "kill": 1, "stop": 2, "cont": 2, "throttle": 2, "parameters": 3, "bad": 3, "query": 3}
+CALM = {"migrate_cancel": 3, "quit": 2, "sigterm": 2, "kill": 1, "stall": 1, "stop": 2, "cont": 2, "throttle": 2, "parameters": 3, "bad": 3, "query": 3}
 SOURCE = CALM | {"backup": 3, "mirror": 4, "stream": 2, "commit": 2, "job_complete": 6, "job_cancel": 4, "snapshot": 3,
                  "resize": 3, "reopen": 3, "eject": 3, "insert": 3, "device_add": 1, "device_del": 2, "blockdev_add": 2,
                  "blockdev_del": 1, "drive_add": 1, "drive_del": 2, "set_iothread": 2, "bitmap": 1,
                  "reset": 1, "storage_stall": 3, "storage_kill": 1}
-TARGET = {"quit": 1, "sigterm": 1, "kill": 2, "stall": 4, "stop": 1, "cont": 1, "throttle": 1, "bad": 2, "query": 2, "backup": 1,
-          "mirror": 2, "stream": 1, "job_complete": 2, "job_cancel": 1, "snapshot": 2, "eject": 2, "insert": 1,
-          "device_add": 1, "device_del": 2, "blockdev_add": 1, "blockdev_del": 1, "drive_add": 1, "drive_del": 2, "set_iothread": 2, "reset": 2}
+# No resize: any QEMU 7.2 aborts if a disk of a destination is resized that is not active yet, "bdrv_co_write_req_prepare:
+# Assertion `!(bs->open_flags & BDRV_O_INACTIVE)'".
+TARGET = {"quit": 1, "sigterm": 1, "kill": 2, "stall": 4, "stop": 1, "cont": 1, "throttle": 1, "parameters": 1, "migrate_cancel": 1, "bad": 2,
+          "query": 2, "backup": 1, "mirror": 2, "stream": 1, "commit": 1, "job_complete": 2, "job_cancel": 1, "snapshot": 2,
+          "reopen": 2, "eject": 2, "insert": 1, "device_add": 1, "device_del": 2, "blockdev_add": 1, "blockdev_del": 1, "drive_add": 1,
+          "drive_del": 2, "set_iothread": 2, "bitmap": 1, "reset": 2, "storage_stall": 3, "storage_kill": 1}
+JOBS = ("backup", "mirror", "stream", "commit")
 
 BAD = [("block_resize", {"device": "nobody", "size": MIB}), ("block_resize", {"device": "disk0", "size": -1}),
-       ("migrate", {"uri": "tcp:127.0.0.1:1", "blk": True}), ("migrate-incoming", {"uri": "unix:/nowhere/x"}),
+       ("migrate", {"uri": "tcp:127.0.0.1:1", "blk": True}), ("migrate", {"uri": "unix:/nowhere/x", "blk": True}),
+       # Without disks: QEMU 7.2 would refuse any later migration with disks.
+       ("migrate", {"uri": "exec:false", "blk": True}), ("migrate", {"uri": "fd:nobody"}),
+       ("migrate-incoming", {"uri": "unix:/nowhere/x"}),
        ("migrate-set-parameters", {"downtime_limit": 1 << 40}), ("migrate-start-postcopy", {}),
        ("block-job-cancel", {"device": "nobody"}), ("eject", {"device": "nobody"}), ("blockdev-del", {"node_name": "disk0"}),
        ("block-stream", {"device": "disk0", "base": "/nowhere"}), ("device_del", {"id": "nobody"}), ("migrate-recover", {"uri": "unix:/nowhere/x"}),
@@ -30,20 +38,34 @@ def weighted(rng, table):
 
 
 def make_disk(rng, number):
+    # A virtio disk moves to its iothread when the guest's driver starts it, which is no more than the BIOS under tcg.
     size = rng.randrange(4, 25) * MIB + (rng.choice([512, 65536, 700 * 512]) if rng.random() < 0.3 else 0)
     disk = {"name": f"disk{number}", "id": f"dev{number}", "number": number, "size": size, "format": rng.choice(["raw", "qcow2"]),
-            "style": rng.choice(["drive", "blockdev"]), "bus": rng.choice(["virtio", "scsi"]),
-            "iothread": rng.random() < 0.4, "nbd": rng.random() < 0.25, "backing": False, "zeroes": rng.choice([0.0, 0.3, 0.7])}
-    if disk["nbd"]:
+            "style": rng.choice(["drive", "blockdev"]), "bus": rng.choice(["virtio", "scsi", "scsi"]),
+            "iothread": rng.random() < 0.4, "nbd": {side: rng.random() < 0.25 for side in ("source", "target")}, "backing": False,
+            "zeroes": rng.choice([0.0, 0.3, 0.7])}
+    if any(disk["nbd"].values()):
         disk["format"] = "raw"  # a qcow2 would have to grow its file
     elif disk["format"] == "qcow2":
         disk["backing"] = rng.random() < 0.4
     return disk
 
 
+def fit(disk, side, kind):
+    """Makes the disk one that the command is for."""
+    if kind.startswith("storage_"):
+        disk["nbd"][side] = True
+        disk.update(format="raw", backing=False)
+    elif kind == "reopen":
+        disk["style"] = "blockdev"
+    elif kind in ("commit", "stream") and not any(disk["nbd"].values()):
+        disk.update(format="qcow2", backing=True)
+
+
 def make_action(rng, side, kind, disks, number):
     """One command; what it does not need stays unused, so that every kind draws the same numbers."""
-    return {"at": rng.uniform(-0.4, 0.4) if rng.random() < 0.4 else rng.uniform(0, 1.5),
+    early = 0.8 if kind in JOBS else 0.4  # a source that migrates starts no job
+    return {"at": rng.uniform(-0.4, 0.4) if rng.random() < early else rng.uniform(0, 1.5),
             "side": side, "kind": kind, "number": number, "disk": rng.randrange(len(disks)), "how": rng.random(),
             "seconds": rng.uniform(0.05, 1.2), "pick": rng.randrange(1 << 20)}
 
@@ -71,18 +93,20 @@ def make_plan(seed, number):
         side = "source" if rng.random() < 0.65 else "target"
         table = TARGET if side == "target" else SOURCE if asks else CALM
         actions.append(make_action(rng, side, weighted(rng, table), disks, i))
-        if actions[-1]["kind"] in ("mirror", "commit") and rng.random() < 0.6:
+        fit(disks[actions[-1]["disk"]], side, actions[-1]["kind"])
+        if actions[-1]["kind"] in JOBS and rng.random() < 0.7:
             # A job that nobody completes does not pivot.
-            follow = make_action(rng, side, "job_complete", disks, i + 50)
+            follow = make_action(rng, side, "job_complete" if rng.random() < 0.7 else "job_cancel", disks, i + 50)
             follow["at"] = max(follow["at"], actions[-1]["at"] + 0.1)
             actions.append(follow)
     actions.sort(key=lambda a: a["at"])
     actions = without_qemus_own(actions, disks)
     total = sum(d["size"] for d in disks)
     return {"seed": seed, "round": number, "disks": disks, "asks": asks, "actions": actions,
-            "floppy": rng.choice(["none", "none", "empty", "medium"]), "zero_blocks": rng.random() < 0.4,
+            "floppy": rng.choice(["none", "none", "empty", "medium"] if not {"eject", "insert"} & {a["kind"] for a in actions}
+                                 else ["empty", "medium"]), "zero_blocks": rng.random() < 0.4,
             "return_path": rng.random() < 0.5, "bandwidth": int(total / rng.uniform(0.2, 1.5)),
-            "downtime": rng.choice([1, 10, 100, 300]), "incremental": False,
+            "downtime": rng.choice([1, 10, 100, 300]),
             # Under -accel qtest QEMU's throttling waits for a clock that nobody moves.
             "accel": "tcg" if any(a["kind"] == "throttle" for a in actions) else "qtest",
             "writes": rng.random() < 0.8, "write_for": rng.uniform(0.1, 1.2), "write_seed": rng.randrange(1 << 30),

@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One round of the soak: a migration with things going on, and what has to be true afterwards."""
+import pathlib
 import random
 import shutil
+import signal
+import subprocess
 import time
 
 from . import soak_disks
 from .images import ImageError, Images
 from .qmp import QMPError
 from .soak_commands import Commands, Gone, Hang, ask, end_jobs
-from .soak_plan import MIB, describe, make_plan
+from .soak_plan import BOUND, MIB, describe, make_plan
 from .vm import BUILD, ENDED, VM, VMError
 
-BOUND = 60  # seconds until a hang is called one
+SLOW = 16 << 10  # bytes a second: RAM alone takes much longer than any round writes
 
 
 class Wrong(Exception):
     """A round saw what must not be."""
+
+
+class Stuck(Exception):
+    """QEMU 7.2's own hang."""
 
 
 class Round:
@@ -33,7 +40,8 @@ class Round:
         self.lines.append(f"{time.monotonic() - self.start_time:7.3f} {text}")
 
     def vm(self, name, args, incoming=None):
-        vm = VM(self.binary, self.folder, name, args, incoming=incoming, accel=self.plan["accel"])
+        vm = VM(self.binary, self.folder, name, ["-name", "debug-threads=on", *args], incoming=incoming, accel=self.plan["accel"])
+        vm.qmp.socket.settimeout(BOUND)
         vm.asked = False
         self.vms.append(vm)
         return vm
@@ -42,28 +50,47 @@ class Round:
         """Returns how the round ended; raises Wrong and its like."""
         try:
             return self._run()
+        except Stuck:
+            return "cancelled, stuck"
+        except Hang:
+            self.backtraces()
+            raise
         except Gone as error:
             raise Wrong(f"{error}: it has ended: {[(v.name, v.process.poll(), v.log()[-600:]) for v in self.vms]}") from None
         finally:
-            if hasattr(self, "commands"):
-                self.commands.settle()
-            time.sleep(0.2 if any(vm.log().endswith("failed.") for vm in self.vms) else 0)  # a core may be being written
-            dead = [vm for vm in self.vms if not vm.killed and (vm.process.poll() or 0) < 0]
-            for vm in self.vms:
-                vm.kill()
-            for storage in self.storages.values():
-                storage.end()
+            try:
+                if hasattr(self, "commands"):
+                    self.commands.settle()
+                for vm in self.vms:
+                    if "Assertion `" in vm.log()[-600:]:
+                        vm.wait_exit(BOUND)  # a core may be being written
+            finally:
+                dead = self.end()
             if dead:
                 raise Wrong("; ".join(f"{vm.name} died of signal {-vm.process.returncode}: {vm.log()[-600:]}" for vm in dead))
+
+    def end(self):
+        """Ends all processes; returns those that had died of a signal that was not ours."""
+        for vm in self.vms:
+            vm.kill()
+        for storage in self.storages.values():
+            storage.end()
+        return [vm for vm in self.vms if vm.process.returncode < 0 and not (vm.killed and vm.process.returncode == -signal.SIGKILL)]
+
+    def backtraces(self):
+        """Who hangs may not do so in a replay: what can be known of it is kept, if there is a gdb."""
+        for vm in self.vms:
+            if vm.alive() and shutil.which("gdb"):
+                with open(self.folder / f"{vm.name}.backtrace", "wb") as file:
+                    subprocess.run(["gdb", "-q", "-batch", "-ex", "thread apply all bt", "-p", str(vm.process.pid)], stdin=subprocess.DEVNULL,
+                                   stdout=file, stderr=subprocess.STDOUT, timeout=BOUND, check=False)
 
     def _run(self):
         plan, folder = self.plan, self.folder
         soak_disks.make_images(self.images, plan, folder)
-        for d in plan["disks"]:
-            if d["nbd"]:
-                self.storages[d["name"]] = soak_disks.Storage(d["image"], d["socket"])
         floppy = {"none": None, "empty": "", "medium": folder / "medium"}[plan["floppy"]]
-        now = [(d, {"image": d["image"], "name": d["name"], "format": d["format"], "nbd": d["socket"], "base": d.get("base")}) for d in plan["disks"]]
+        now = [(d, {"image": d["image"], "name": d["name"], "format": d["format"], "nbd": self.serve("source", d, d["image"]),
+                    "base": d.get("base")}) for d in plan["disks"]]
         self.source = self.vm("source", soak_disks.arguments(now, floppy))
         blocks = ask(self.source, "query-block")
         target = self.target("target", soak_disks.seen(blocks))
@@ -87,6 +114,14 @@ class Round:
         self.again()
         return end
 
+    def serve(self, name, disk, image):
+        """Starts the disk's storage, if it has one; returns its socket."""
+        if not disk["nbd"].get(name):
+            return None
+        socket = self.folder / f"{name}-{disk['name']}.nbd"
+        self.storages[name, disk["name"]] = soak_disks.Storage(image, socket)
+        return socket
+
     def target(self, name, found):
         """A destination with what the source has at the moment."""
         disks = []
@@ -95,7 +130,7 @@ class Round:
             # The format of the plan: a raw disk that became a qcow2 may well be moved to a raw one.
             image = self.images.empty(self.folder / f"{name}-{d['name']}", d["format"], there["size"])
             node = d["name"] if d["style"] == "drive" else there["name"]
-            disks.append((d, {"image": image, "name": node, "format": d["format"], "nbd": None}))
+            disks.append((d, {"image": image, "name": node, "format": d["format"], "nbd": self.serve(name, d, image)}))
         floppy = None
         if self.plan["floppy"] != "none":
             floppy = ""
@@ -105,7 +140,9 @@ class Round:
         return self.vm(name, soak_disks.arguments(disks, floppy), incoming=f"unix:{self.folder / name}.sock")
 
     def act(self, action):
-        result, why = self.commands.send(action)
+        # What comes after the block layer was taken down ends in a crash of any QEMU 7.2: it still serves its monitor then.
+        asked = self.commands.vms[action["side"]].asked
+        result, why = ("gone", "it was asked to end") if asked else self.commands.send(action)
         self.results.append((action["side"], action["kind"], result))
         self.log(f"{describe(action)}: {result} {why}")
 
@@ -113,7 +150,28 @@ class Round:
         names = {"return-path": self.plan["return_path"], "zero-blocks": self.plan["zero_blocks"], "pause-before-switchover": asks}
         ask(vm, "migrate-set-capabilities", capabilities=[{"capability": n, "state": s} for n, s in names.items()])
 
+    def threads(self):
+        """The names of the source's threads."""
+        names = set()
+        for file in pathlib.Path(f"/proc/{self.source.process.pid}/task").glob("*/comm"):
+            try:
+                names.add(file.read_text().strip())
+            except OSError:
+                pass  # it has ended
+        return names
+
+    def wait_cleanup(self):
+        """A migration is called ended before it is: QEMU 7.2 would mix it up with the next, and starts the guest again last."""
+        deadline = time.monotonic() + BOUND
+        while (ask(self.source, "query-migrate").get("status") not in (None, *ENDED)
+               or self.threads() & {"live_migration", "return path"}):
+            if time.monotonic() > deadline:
+                raise Hang("a migration that has ended leaves its threads")
+            time.sleep(0.01)
+        ask(self.source, "query-status")  # behind the last step, which runs where the monitor does
+
     def start(self, target, asks, bandwidth):
+        self.wait_cleanup()
         self.capabilities(self.source, asks)
         if self.plan["return_path"] and target.alive():
             ask(target, "migrate-set-capabilities", capabilities=[{"capability": "return-path", "state": True}])
@@ -125,8 +183,11 @@ class Round:
         plan = self.plan
         if not self.source.alive() or self.source.asked:
             return "source ended"
+        # A write after the disks were given up is no guest's: QEMU aborts on it. A source that asks
+        # before it switches is safe; another one does not get that far while it is slow.
+        slow = plan["writes"] and not plan["asks"]
         try:
-            self.start(target, plan["asks"], plan["bandwidth"])
+            self.start(target, plan["asks"], SLOW if slow else plan["bandwidth"])
         except QMPError as error:
             self.log(f"migrate refused: {error}")
             return "refused"
@@ -138,7 +199,7 @@ class Round:
             raise
         begin = time.monotonic()
         writer = self.writer()
-        continue_at = None
+        continue_at = paused_since = None
         try:
             while True:
                 passed = time.monotonic() - begin
@@ -147,6 +208,11 @@ class Round:
                 if status in ENDED:
                     self.log(f"migration: {status} {info.get('error-desc', '')}")
                     return status
+                if plan["asks"] and status == "cancelling" and continue_at != "sent" and self.status(self.source) == "finish-migrate":
+                    # Any QEMU 7.2 that is cancelled at the moment when it pauses before the switchover stays there for ever.
+                    paused_since = paused_since or passed
+                    if passed > paused_since + 10:
+                        raise Stuck
                 if passed > BOUND + 10:
                     raise Hang(f"the migration does not end: {info}")
                 if self.pending and self.pending[0]["at"] <= passed and continue_at != "sent":
@@ -161,10 +227,10 @@ class Round:
                         except QMPError as error:
                             self.log(f"migrate-continue: {error}")
                         continue_at = "sent"
-                # A write after the disks were given up is no guest's: QEMU aborts on it. A source
-                # that asks before it switches is safe; another one only while much is left.
-                if plan["writes"] and passed < plan["write_for"] and status == "active" and (
-                        plan["asks"] or info.get("disk", {}).get("remaining", 0) > max(3 * MIB, plan["bandwidth"] // 4)):
+                if slow and passed >= plan["write_for"]:
+                    ask(self.source, "migrate-set-parameters", max_bandwidth=plan["bandwidth"])
+                    slow = False
+                if plan["writes"] and passed < plan["write_for"] and status == "active" and not self.source.asked:
                     writer()
                     time.sleep(plan["write_pause"])
                 else:
@@ -190,8 +256,7 @@ class Round:
 
     def write(self, d, command):
         """Returns whether the disk took it."""
-        device = d["name"] if d["style"] == "drive" else (
-            f"-d {d['id']}" if d["bus"] == "scsi" else f"-d /machine/peripheral/{d['id']}/virtio-backend")
+        device = d["name"] if d["style"] == "drive" else f"-d {soak_disks.qdev(d)}"
         before = len(self.source.log())
         answer = ask(self.source, "human-monitor-command", command_line=f'qemu-io {device} "{command}"') + self.source.log()[before:]
         return "failed" not in answer and "Error" not in answer and "not found" not in answer
@@ -221,7 +286,8 @@ class Round:
             pass
         self.exit_of(target, 0, 1)
         # Without the return path the source can't know of the last bytes' fate.
-        told = {kind for side, kind in self.commands.accepted if side == "target"} - {"query", "bad", "stop", "cont", "stall", "throttle"}
+        told = {kind for side, kind in self.commands.accepted if side == "target"} - {
+            "query", "bad", "stop", "cont", "stall", "throttle", "parameters", "migrate_cancel", "storage_stall"}
         if not told:
             raise Wrong(f"completed, but nobody arrived: {target.log()[-1500:]}")
         return False
@@ -290,9 +356,18 @@ class Round:
             target.kill()
         self.exit_of(target, 0, 1)
 
+    def wait_gone(self, device):
+        """QEMU keeps a drive until nothing can be looking at its device any more."""
+        deadline = time.monotonic() + BOUND
+        while device in soak_disks.seen(ask(self.source, "query-block")):
+            if time.monotonic() > deadline:
+                raise Hang(f"{device} does not go away")
+            time.sleep(0.01)
+
     def again(self):
         """The source runs on, and its next migration, with nothing else going on, works."""
         source = self.source
+        self.wait_cleanup()
         end_jobs(source)
         self.commands.unthrottle(source)
         status = self.status(source)
@@ -305,6 +380,7 @@ class Round:
             ask(source, "cont")
         for device in self.commands.added["source"]:
             ask(source, "device_del", id=device)
+            self.wait_gone(device)
         for drive in self.commands.drives["source"]:
             ask(source, "human-monitor-command", command_line=f"drive_del {drive}")
         found = soak_disks.seen(ask(source, "query-block"))
@@ -312,7 +388,10 @@ class Round:
         skipped = {("source", "reopen")} & self.commands.accepted
         for d in self.plan["disks"]:
             if d["id"] in found and not skipped and not self.write(d, "write -P 77 0 64k"):
-                raise Wrong(f"{d['name']} does not take a write after a failed migration: {source.log()[-800:]}")
+                if ("source", "device_del") not in self.commands.accepted:
+                    raise Wrong(f"{d['name']} does not take a write after a failed migration: {source.log()[-800:]}")
+                self.wait_gone(d["id"])
+                del found[d["id"]]
         if skipped:
             return
         target = self.target("second", found)

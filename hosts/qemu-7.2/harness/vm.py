@@ -120,7 +120,7 @@ class VM:
         self.killed = True
         if self.alive():
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     # Migration
 
