@@ -188,7 +188,10 @@ impl<D: Device> SourceDevice<D> {
 
     /// Why a read failed: what happened to the device itself says more than an I/O error.
     pub(super) fn read_failed(&self, sector: Sector, errno: Errno) -> Error {
-        self.check_length().err().unwrap_or_else(|| Error::Read { device: self.label(), sector: sector.0, errno })
+        match self.check_length() {
+            Err(error) if error.errno() != Errno::IO => error,
+            _ => Error::Read { device: self.label(), sector: sector.0, errno },
+        }
     }
 
     pub(super) fn device(&self) -> &D {
