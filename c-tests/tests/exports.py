@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""A shared library exports the functions of blkmig.h and nothing else, under the soname libblkmig.so.1.
+"""A library exports the functions of blkmig.h and nothing else; a shared one has the soname libblkmig.so.1, and gives each
+function the version BLKMIG_1.0 if it is the one that meson makes.
 
 usage: exports.py HEADER LIBRARY
        exports.py HEADER --cargo COMMAND...   the library that `cargo build` alone leaves"""
@@ -16,15 +17,22 @@ def output(*command):
 
 def check(library, declared):
     failures = []
-    exported = {line.split()[-1].split("@")[0] for line in output("nm", "-D", "--defined-only", library).splitlines()}
-    exported.discard("")
+    archive = library.endswith(".a")
+    lines = output("nm", "-g" if archive else "-D", "--defined-only", library).splitlines()
+    exported = {line.split()[-1].split("@")[0] for line in lines if len(line.split()) == 3}
     for name in sorted(exported - declared):
         failures.append(f"exports {name}, which the header does not declare")
     for name in sorted(declared - exported):
         failures.append(f"does not export {name}")
+    if archive:
+        return report(library, failures)
     soname = re.search(r"SONAME.*\[(.*)\]", output("readelf", "-d", library))
     if not soname or soname[1] != "libblkmig.so.1":
         failures.append(f"has soname {soname and soname[1]}")
+    return report(library, failures)
+
+
+def report(library, failures):
     for failure in failures:
         print(f"{library} {failure}")
     return not failures
