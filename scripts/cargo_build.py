@@ -8,6 +8,7 @@ differs: nothing that depends on it is made again otherwise.
 import argparse
 import filecmp
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -23,6 +24,8 @@ def library(args):
                "--message-format", "json-render-diagnostics"]
     if args.features:
         command += ["--features", args.features]
+    if args.profile == "release":
+        remap(args, command)
     cargo = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if cargo.returncode:
         return cargo.returncode
@@ -36,6 +39,21 @@ def library(args):
         if not output.exists() or not filecmp.cmp(alone, output, shallow=False):
             shutil.copyfile(alone, output)
     return 0
+
+
+def remap(args, command):
+    """Keeps the names of this machine's folders out of what is built: panics and debuggers know crates and files without."""
+    home = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo")
+    folders = {pathlib.Path(args.manifest).parent: "blkmig", home / "registry" / "src": "registry",
+               pathlib.Path(args.target_dir): "target"}
+    flags = [f"--remap-path-prefix={folder}={name}" for folder, name in folders.items()]
+    if "CARGO_ENCODED_RUSTFLAGS" in os.environ:
+        os.environ["CARGO_ENCODED_RUSTFLAGS"] += "\x1f" + "\x1f".join(flags)
+    elif "RUSTFLAGS" in os.environ:
+        os.environ["RUSTFLAGS"] += " " + " ".join(flags)
+    else:
+        # Unlike the variable this adds to what the user's configuration says.
+        command += ["--config", f"build.rustflags={json.dumps(flags)}"]
 
 
 def hide(args, archive, folder):
