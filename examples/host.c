@@ -245,7 +245,7 @@ static int migrate(QEMUFile *f)
 static int receive(QEMUFile *f)
 {
     int mark, ret = 0;
-    while ((mark = file_get_byte(f)) == SECTION && ret == 0) {
+    while (ret == 0 && (mark = file_get_byte(f)) == SECTION) {
         ret = blk_mig_load(f, NULL, 1);
     }
     if (ret < 0 || mark != END) {          /* with no END the source has gone, and what is here is not all of it */
@@ -260,6 +260,9 @@ static int receive(QEMUFile *f)
 static int run(const char *side, int socket, uint8_t *data[DISKS], int (*work)(QEMUFile *f))
 {
     QEMUFile f = { .in = fdopen(socket, "rb"), .out = fdopen(dup(socket), "wb") };
+    if (!f.in || !f.out) {
+        return perror(side), 1;
+    }
     for (int i = 0; i < DISKS; i++) {
         disks[i].data = data[i];
     }

@@ -22,6 +22,7 @@
 #include <mutex>
 #include <random>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -117,7 +118,12 @@ struct QEMUFile {
     std::FILE *in, *out;
     int error = 0;
 
-    explicit QEMUFile(int socket) : in(fdopen(socket, "rb")), out(fdopen(dup(socket), "wb")) {}
+    explicit QEMUFile(int socket) : in(fdopen(socket, "rb")), out(fdopen(dup(socket), "wb"))
+    {
+        if (!in || !out) {
+            throw std::system_error(errno, std::generic_category(), "the socket");
+        }
+    }
     QEMUFile(const QEMUFile &) = delete;
     QEMUFile &operator=(const QEMUFile &) = delete;
     ~QEMUFile() { std::fclose(in), std::fclose(out); }
@@ -304,8 +310,8 @@ static int migrate(QEMUFile *f)
 static int receive(QEMUFile *f)
 {
     int ret = 0;
-    auto mark = f->get_number(1);
-    for (; ret == 0 && mark == SECTION; mark = ret == 0 ? f->get_number(1) : 0) {
+    uint64_t mark = 0;
+    while (ret == 0 && (mark = f->get_number(1)) == SECTION) {
         ret = blk_mig_load(f, nullptr, 1);
     }
     if (ret < 0 || mark != END) {          // with no END the source has gone, and what is here is not all of it
