@@ -358,7 +358,8 @@ typedef struct BlkMigHost {
 } BlkMigHost;
 
 /**
- * Settings of the module; 0 in a field means its default.
+ * Settings of the module; 0 in a field means its default. The numbers may be as large as 1048576 (1 TiB of buffers, and no
+ * more reads or writes than those): what is larger can only be a mistake, such as a -1, and is refused.
  */
 typedef struct BlkMigOptions {
   /**
@@ -366,25 +367,25 @@ typedef struct BlkMigOptions {
    */
   size_t struct_size;
   /**
-   * Chunks held in memory at most, on either side; default 64. Those of reads that a cancelled migration did not wait for,
-   * as storage hung, come on top until the reads complete.
+   * Chunks (of 1 MiB) held in memory at most, on either side; default 64, at most 1048576. Those of reads that a cancelled
+   * migration did not wait for, as storage hung, come on top until the reads complete.
    */
   uint32_t max_buffers;
   /**
-   * Reads in flight at most; default 16.
+   * Reads in flight at most; default 16, at most 1048576. Each has a buffer, so `max_buffers` bounds them, too.
    */
   uint32_t max_reads;
   /**
-   * Destination writes in flight at most; default 16.
+   * Destination writes in flight at most; default 16, at most 1048576.
    */
   uint32_t max_writes;
   /**
-   * 1: send an all-zero chunk as a zero record (flag 0x08). Off by default: a 2011 destination can't read it.
+   * 0 or 1. 1: send an all-zero chunk as a zero record (flag 0x08). Off by default: a 2011 destination can't read it.
    */
   uint32_t zero_blocks;
   /**
-   * Destination, since 1.1. Data past the end of a device, in its last chunk, which is not zero: 0: an error, since the
-   * source's device is longer; 1: dropped with a warning, as sources from 2011 to QEMU 9.0 leave garbage there.
+   * 0 or 1. Destination, since 1.1. Data past the end of a device, in its last chunk, which is not zero: 0: an error, since
+   * the source's device is longer; 1: dropped with a warning, as sources from 2011 to QEMU 9.0 leave garbage there.
    */
   uint32_t accept_tail_garbage;
 } BlkMigOptions;
@@ -607,7 +608,8 @@ void blk_mig_save_cleanup(void *opaque);
 /**
  * Takes settings for the migrations to come, outgoing and incoming.
  *
- * Returns 0; -EINVAL if `options` is NULL or its `struct_size` is less than a `size_t`; -EBUSY while a migration runs.
+ * Returns 0; -EINVAL if `options` is NULL, its `struct_size` is less than a `size_t`, or a field is more than it may be
+ * (`blk_mig_last_error` names it, its value and its bound); -EBUSY while a migration runs. Where it fails it changes nothing.
  *
  * # Safety
  * `options` is NULL or points to a `BlkMigOptions`, which has as many bytes as its `struct_size` says.
@@ -627,12 +629,16 @@ int blk_mig_get_stats(struct BlkMigStats *stats);
 /**
  * Copies the text of the last failure, cut to `size` bytes with the NUL at its end; "" after a success. Any thread.
  *
+ * Each call that can fail sets it, by a failure to a text and by a success to "". Queries that succeed leave it as it is, and
+ * so do `blk_mig_save_cleanup`, a stage below 0 and `blk_mig_set_params`: a host may clean up first and ask then.
+ *
  * Returns the full length in bytes without the NUL. `buf` may be NULL if `size` is 0.
  *
  * # Safety
  * `buf` is NULL or points to `size` bytes.
  */
-size_t blk_mig_last_error(char *buf, size_t size);
+size_t blk_mig_last_error(char *buf,
+                          size_t size);
 
 /**
  * Returns the library's version, 0x00MMmmpp: major, minor, patch. Any thread.
