@@ -3,6 +3,7 @@
 BUILD = build
 MESON = scripts/meson
 SETUP = --buildtype=release
+PREFIX = /usr/local
 
 all: $(BUILD)/build.ninja
 	$(MESON) compile -C $(BUILD)
@@ -13,6 +14,11 @@ demo: $(BUILD)/build.ninja
 test: $(BUILD)/build.ninja
 	$(MESON) test -C $(BUILD) --print-errorlogs
 
+# DESTDIR counts, too.
+install:
+	$(MESON) setup build-install $(SETUP) --prefix=$(PREFIX) -Dtests=false --reconfigure
+	$(MESON) install -C build-install
+
 $(BUILD)/build.ninja:
 	$(MESON) setup $(BUILD) $(SETUP)
 
@@ -20,4 +26,4 @@ $(BUILD)/build.ninja:
 header:
 	cargo build --locked --features header
 
-.PHONY: all demo test header
+.PHONY: all demo test install header
