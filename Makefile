@@ -16,7 +16,8 @@ test: $(BUILD)/build.ninja
 
 # DESTDIR counts, too.
 install:
-	$(MESON) setup build-install $(SETUP) --prefix=$(PREFIX) -Dtests=false --reconfigure
+	[ -e build-install/build.ninja ] || $(MESON) setup build-install $(SETUP) -Dtests=false
+	$(MESON) configure build-install --prefix=$(PREFIX)
 	$(MESON) install -C build-install
 
 $(BUILD)/build.ninja:
