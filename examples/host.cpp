@@ -148,8 +148,9 @@ struct QEMUFile {
     uint64_t get_number(int bytes)
     {
         uint64_t v = 0;
-        for (uint8_t byte = 0; bytes-- > 0; byte = 0) {
-            v = v << 8 | (std::fread(&byte, 1, 1, in), byte);
+        while (bytes-- > 0) {
+            int byte = std::fgetc(in);
+            v = v << 8 | static_cast<uint8_t>(byte == EOF ? 0 : byte);
         }
         return v;
     }
