@@ -90,7 +90,7 @@ def goes(lab, target, style, how):
     elif how in ("unplug", "unplug and reset"):
         asks(lab, target, "device_del", id="disk0-device")
         if how == "unplug and reset":
-            target.cmd("system_reset")
+            asks(lab, target, "system_reset")
     elif how == "another medium":
         lab.images.empty(lab.path("medium"), "raw", 128 * MIB)
         asks(lab, target, "blockdev-change-medium", id="disk0-device", filename=str(lab.path("medium")), format="raw",
