@@ -1,34 +1,40 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Writes `include/blkmig.h` and gives the shared library its soname.
+//! Gives the shared library its soname and, with the feature `header`, writes `include/blkmig.h`.
 
-use std::{env, fs, path::Path};
+use std::env;
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/ffi");
-    println!("cargo:rerun-if-changed=cbindgen.toml");
-    println!("cargo:rerun-if-changed=include/blkmig.h");
-
+    println!("cargo:rerun-if-changed=build.rs");
     // rustc's own version script already exports the blk_mig_* functions and nothing else.
     if env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {
         let major = env::var("CARGO_PKG_VERSION_MAJOR").expect("cargo sets it");
         println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libblkmig.so.{major}");
     }
+    #[cfg(feature = "header")]
+    write_header();
+}
 
+#[cfg(feature = "header")]
+fn write_header() {
+    use std::{fs, path::Path};
+
+    for source in ["src/ffi", "cbindgen.toml", "include/blkmig.h"] {
+        println!("cargo:rerun-if-changed={source}");
+    }
     let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
-    let config = cbindgen::Config::from_file(Path::new(&root).join("cbindgen.toml")).expect("cbindgen.toml is sound");
+    let root = Path::new(&root);
+    let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).expect("cbindgen.toml is sound");
     let mut text = Vec::new();
     cbindgen::Builder::new()
         .with_config(config)
-        .with_src(Path::new(&root).join("src/ffi/tables.rs"))
-        .with_src(Path::new(&root).join("src/ffi/exports.rs"))
+        .with_src(root.join("src/ffi/tables.rs"))
+        .with_src(root.join("src/ffi/exports.rs"))
         .generate()
         .expect("the header can be made of src/ffi")
         .write(&mut text);
-    // Written only when it differs, so that a clean checkout stays clean and a read-only one builds.
-    let header = Path::new(&root).join("include/blkmig.h");
+    // Written only where it differs, so that nothing that includes it is built again.
+    let header = root.join("include/blkmig.h");
     if fs::read(&header).ok().as_deref() != Some(text.as_slice()) {
-        if let Err(error) = fs::write(&header, &text) {
-            println!("cargo:warning=include/blkmig.h is out of date and can't be written: {error}");
-        }
+        fs::write(&header, &text).expect("include/blkmig.h can be written");
     }
 }

@@ -78,6 +78,8 @@ pub enum Error {
     BadTable(String),
     #[error("{0} is NULL")]
     NullPointer(&'static str),
+    #[error("{field} is {value}; it may be 0 to {most}")]
+    Option { field: &'static str, value: u32, most: u32 },
     #[error("a migration is running")]
     Busy,
     #[error("no migration is running")]

@@ -45,7 +45,10 @@ pub trait Host {
         false
     }
 
-    /// Fails if it did.
+    /// A shortage that nobody has asked about yet is another migration's.
+    fn forget_shortage(&self) {}
+
+    /// Fails if memory ran short.
     ///
     /// # Errors
     /// [`Error::RanShort`].

@@ -21,7 +21,11 @@ use crate::source::{Link, Outgoing, Settings, Step};
 use crate::status::Status;
 use crate::wire::Header;
 
-/// Settings; 0 means the default.
+/// The most that a number in [`Options`] may be: a TiB of buffers, which is also as many reads or writes as can have one.
+/// No host wants more, so a larger number is a mistake, such as a -1.
+pub const MOST: u32 = 1 << 20;
+
+/// Settings; 0 means the default. No number may be more than [`MOST`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Chunks held in memory at most; default 64.
@@ -112,7 +116,8 @@ impl<H: Host> Module<H> {
         &self.status
     }
 
-    /// The text of the last failure; empty after a success.
+    /// The text of the last failure; empty after a call that could have failed and did not. Queries and
+    /// [`cleanup`](Self::cleanup) leave it: a host cleans up first and asks then.
     #[must_use]
     pub fn last_error(&self) -> String {
         self.failure.lock().clone()
@@ -131,7 +136,8 @@ impl<H: Host> Module<H> {
         error
     }
 
-    fn succeed(&self) {
+    /// Forgets the last failure.
+    pub(crate) fn succeed(&self) {
         self.status.last_error.store(0, Relaxed);
         self.failure.lock().clear();
     }
@@ -164,12 +170,21 @@ impl<H: Host> Module<H> {
     /// Takes other settings.
     ///
     /// # Errors
-    /// [`Error::Busy`] while a migration runs.
+    /// [`Error::Busy`] while a migration runs; [`Error::Option`] for a number that is absurd. The old settings stay then.
     pub fn set_options(&self, options: Options) -> Result<(), Error> {
+        let numbers = [
+            ("max_buffers", options.max_buffers),
+            ("max_reads", options.max_reads),
+            ("max_writes", options.max_writes),
+        ];
+        if let Some((field, value)) = numbers.into_iter().find(|(_, value)| *value > MOST) {
+            return Err(self.fail(Error::Option { field, value, most: MOST }));
+        }
         if self.is_running() {
             return Err(self.fail(Error::Busy));
         }
         *self.options.lock() = options;
+        self.succeed();
         Ok(())
     }
 
@@ -244,10 +259,16 @@ impl<H: Host> Module<H> {
             link.stream.put(&Header::End.encode());
             link.stream.error().map_or(Ok(()), |errno| Err(Error::Stream(errno)))
         });
-        written.map_err(|error| {
-            tell(|| link.stream.set_error(error.errno()));
-            self.fail(error)
-        })
+        match written {
+            Ok(()) => {
+                self.succeed();
+                Ok(())
+            }
+            Err(error) => {
+                tell(|| link.stream.set_error(error.errno()));
+                Err(self.fail(error))
+            }
+        }
     }
 
     /// Sets a migration up and writes the first section.
@@ -292,6 +313,7 @@ impl<H: Host> Module<H> {
         }
         let (step, migration) = self.run(link, Outgoing::iterate)?;
         *self.outgoing.lock() = Slot::Running(migration);
+        self.succeed();
         Ok(step)
     }
 

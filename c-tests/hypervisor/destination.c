@@ -9,7 +9,7 @@
 #include "app.h"
 
 #define DRAIN_MS         2000              /* that the source has to read why it failed */
-#define WRITE_BACK_BYTES (UINT64_C(64) << 20)
+#define WRITE_BACK_BYTES (UINT64_C(16) << 20)
 
 static void write_back(void *unused, BlockDriverState *bs)
 {
@@ -26,6 +26,18 @@ static void sync_disk(void *opaque, BlockDriverState *bs)
             hv_fail(*ret, "disk %s cannot be brought to stable storage: %s", hv_disk_name(bs), strerror(-*ret));
         }
     }
+}
+
+static void place_disk(void *opaque, BlockDriverState *bs)
+{
+    int *ret = opaque;
+    *ret = *ret ? *ret : hv_disk_place(bs);
+}
+
+static void keep_disk(void *unused, BlockDriverState *bs)
+{
+    (void)unused;
+    hv_disk_keep(bs);
 }
 
 static int load_section(HvMigration *m, uint64_t *written_back)
@@ -60,6 +72,19 @@ static int load_raw(HvMigration *m)
     return ret;
 }
 
+/* What the source asks for before it stops its guest. */
+static int flush(HvMigration *m)
+{
+    int ret = 0;
+    hv_disk_iterate(sync_disk, &ret);
+    if (ret == 0) {
+        m->flushes++;
+        hv_send_ready(m);
+        ret = hv_file_has_error(m->out);
+    }
+    return ret;
+}
+
 static int load_sections(HvMigration *m)
 {
     uint64_t written_back = 0;
@@ -70,11 +95,11 @@ static int load_sections(HvMigration *m)
         if (ret == 0 && frame == HV_END && last) {
             return 0;
         }
-        bool known = frame == HV_START || frame == HV_PART || frame == HV_LAST;
+        bool known = frame == HV_START || frame == HV_PART || frame == HV_LAST || frame == HV_FLUSH;
         if (ret == 0 && (!known || last)) {
             ret = hv_fail(-EPROTO, "the source sent something unknown (0x%02x)", frame);
         }
-        ret = ret ? ret : load_section(m, &written_back);
+        ret = ret ? ret : frame == HV_FLUSH ? flush(m) : load_section(m, &written_back);
         if (ret < 0) {
             return ret;
         }
@@ -87,6 +112,7 @@ static int take_over(HvMigration *m)
     int ret = load_sections(m);
     if (ret == 0) {
         hv_disk_iterate(sync_disk, &ret);
+        hv_disk_iterate(place_disk, &ret);
     }
     if (ret < 0) {
         return ret;
@@ -94,7 +120,11 @@ static int take_over(HvMigration *m)
     hv_send_ready(m);
     int word = hv_file_get_byte(m->in);
     ret = hv_file_has_error(m->out) ? hv_file_has_error(m->out) : hv_file_has_error(m->in);
-    return ret ? ret : word == HV_GO ? 0 : hv_fail(-EPROTO, "the source sent something unknown (0x%02x)", word);
+    if (ret < 0 || word != HV_GO) {
+        return ret < 0 ? ret : hv_fail(-EPROTO, "the source sent something unknown (0x%02x)", word);
+    }
+    hv_disk_iterate(keep_disk, NULL);
+    return 0;
 }
 
 static void explain(HvMigration *m, int ret)
@@ -129,8 +159,7 @@ static int open_connection(HvMigration *m)
     if (listener < 0) {
         return listener;
     }
-    printf("listening on %s\n", actual);
-    fflush(stdout);
+    hv_report_listening(m->options, actual);
     m->socket.fd = hv_net_accept(listener, actual, m->options->wait_ms);
     close(listener);
     hv_net_unlink(address);
@@ -158,12 +187,12 @@ int hv_destination(HvMigration *m)
     int ret = receive(m);
     if (ret < 0) {
         explain(m, ret);
-        fprintf(stderr, "blkmig-hv: %s\n", hv_failure());
+        hv_report_failed(m->options);
         if (m->in && !m->options->raw) {
             say_why(m);
         }
     } else {
-        hv_summary(m);
+        hv_report_completed(m);
     }
     return ret;
 }

@@ -33,6 +33,7 @@ static BlockDriverState *new_disk(const char *name, bool read_only)
 
 static void free_disk(BlockDriverState *bs)
 {
+    hv_new_file_discard(&bs->file);        /* before its lock ends */
     if (!bs->memory) {
         hv_image_close(&bs->image);
     }
@@ -52,21 +53,59 @@ static void append(BlockDriverState *bs)
     *end = bs;
 }
 
-int hv_disk_open(const char *name, const char *path, const char *base, bool read_only, BlockDriverState **out)
+static int add_image(const HvDiskSpec *spec, bool create, BlockDriverState **out)
 {
-    BlockDriverState *bs = new_disk(name, read_only);
+    BlockDriverState *bs = new_disk(spec->name, spec->read_only);
     if (!bs) {
         return -ENOMEM;
     }
-    int ret = hv_image_open(&bs->image, path, base, read_only);
+    int ret = create ? hv_image_create(&bs->image, spec, &bs->file) : hv_image_open(&bs->image, spec);
     if (ret < 0) {
         free_disk(bs);
         return ret;
     }
+    bs->has_no_length = create;
     bs->bytes = bs->image.bytes;
     append(bs);
     *out = bs;
     return 0;
+}
+
+int hv_disk_open(const HvDiskSpec *spec, BlockDriverState **out)
+{
+    return add_image(spec, false, out);
+}
+
+int hv_disk_create(const HvDiskSpec *spec, BlockDriverState **out)
+{
+    return add_image(spec, true, out);
+}
+
+bool hv_disk_has_no_length(BlockDriverState *bs)
+{
+    return bs->has_no_length;
+}
+
+int hv_disk_set_length(BlockDriverState *bs, uint64_t bytes)
+{
+    int ret = bytes > INT64_MAX ? -EFBIG : hv_image_set_length(&bs->image, (int64_t)bytes);
+    if (ret < 0) {
+        return hv_fail(ret, "disk %s cannot be created with %llu bytes: %s", bs->name, (unsigned long long)bytes,
+                       strerror(-ret));
+    }
+    bs->bytes = (int64_t)bytes;
+    bs->has_no_length = false;
+    return 0;
+}
+
+int hv_disk_place(BlockDriverState *bs)
+{
+    return bs->file.path ? hv_new_file_place(&bs->file) : 0;
+}
+
+void hv_disk_keep(BlockDriverState *bs)
+{
+    hv_new_file_keep(&bs->file);
 }
 
 int hv_disk_open_memory(const char *name, int64_t bytes, BlockDriverState **out)

@@ -37,11 +37,27 @@ typedef enum HvOp { HV_READ, HV_WRITE } HvOp;
 /* Called before each read or write of a disk, on the thread that does it: may sleep; nonzero (-errno) fails the request. */
 typedef int HvFault(void *opaque, BlockDriverState *bs, HvOp op, int64_t sector, int nb_sectors);
 
+typedef struct HvDiskSpec {
+    char *name, *path, *base;              /* base: may be NULL */
+    bool read_only;
+    bool format_raw;                       /* the file is the disk's bytes, also if it looks like a qcow2 or another image */
+} HvDiskSpec;
+
 /*
- * A raw image file of any size; it is locked against other processes. With `base` (may be NULL), what the file does
- * not hold as data reads from there, and nothing is ever written there. Disks are listed in the order of opening.
+ * A raw image file of any size; it is locked against other processes. With `base`, what the file does not hold as data
+ * reads from there, and nothing is ever written there. Disks are listed in the order of opening.
  */
-int hv_disk_open(const char *name, const char *path, const char *base, bool read_only, BlockDriverState **out);
+int hv_disk_open(const HvDiskSpec *spec, BlockDriverState **out);
+
+/*
+ * The same for a file that does not exist yet: it gets its length, then its data, then its name. Unless it is to be kept
+ * it is removed when it is closed.
+ */
+int hv_disk_create(const HvDiskSpec *spec, BlockDriverState **out);
+bool hv_disk_has_no_length(BlockDriverState *bs);            /* created, and not told yet how long it is */
+int hv_disk_set_length(BlockDriverState *bs, uint64_t bytes);
+int hv_disk_place(BlockDriverState *bs);                     /* gives a new file its name, for good after hv_disk_keep */
+void hv_disk_keep(BlockDriverState *bs);
 
 /* A disk in memory, all zeroes. */
 int hv_disk_open_memory(const char *name, int64_t bytes, BlockDriverState **out);
@@ -149,7 +165,8 @@ uint64_t hv_guest_written(void);                             /* bytes */
 
 #define HV_CLEAR_LINE "\r\033[K"          /* of a terminal */
 
-/* With lines_only, prints whole lines alone: text that ends in a carriage return is progress, shown by other means. */
+/* With lines_only, prints whole lines alone: text that ends in a carriage return is progress, shown by other means.
+ * Without a file, prints nothing. */
 Monitor *hv_monitor_open(FILE *out, bool lines_only);
 void hv_monitor_close(Monitor *mon);
 void hv_monitor_printf(Monitor *mon, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -14,30 +14,54 @@ static int64_t min64(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static int lock_file(int fd, bool exclusive)
+static bool is_open_here(int fd)
 {
-    struct flock lock = { .l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET };
-    return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
+    struct stat st, other;
+    for (int i = 0; i < fd; i++) {
+        if (fstat(fd, &st) == 0 && fstat(i, &other) == 0 && st.st_dev == other.st_dev && st.st_ino == other.st_ino) {
+            return true;
+        }
+    }
+    return false;
 }
 
-static int open_file(const char *path, bool read_only, int64_t *bytes)
+/* The lock belongs to the open file, not to the process: one that is opened twice is locked out, too. */
+int hv_image_lock(int fd, const char *path, bool exclusive)
+{
+    struct flock lock = { .l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET };
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0) {
+        return 0;
+    }
+    int ret = -errno;
+    if (ret != -EAGAIN && ret != -EACCES) {
+        return hv_fail(ret, "cannot lock %s: %s", path, strerror(-ret));
+    }
+    return hv_fail(ret, is_open_here(fd) ? "cannot use %s: the command line names it twice"
+                                         : "cannot use %s: another process is using it", path);
+}
+
+static int check_file(int fd, const char *path, bool read_only, bool format_raw)
 {
     struct stat st;
+    if (fstat(fd, &st) < 0) {
+        return -errno;
+    }
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+        return hv_fail(S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL, "cannot use %s: it is not a disk image", path);
+    }
+    int ret = hv_image_lock(fd, path, !read_only);
+    const char *format = ret == 0 && !format_raw ? hv_image_format(fd) : NULL;
+    return format ? hv_fail(-EINVAL, "cannot use %s: it looks like a %s image, not a raw one (convert it, or add "
+                            ",format=raw to take its bytes as they are)", path, format) : ret;
+}
+
+static int open_file(const char *path, bool read_only, bool format_raw, int64_t *bytes)
+{
     int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (fd < 0) {
         return hv_fail(-errno, "cannot open %s: %s", path, strerror(errno));
     }
-    int ret = fstat(fd, &st) < 0 ? -errno : 0;
-    if (ret == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-        ret = hv_fail(S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL, "cannot use %s: it is not a disk image", path);
-    }
-    if (ret == 0) {
-        ret = lock_file(fd, !read_only);
-        if (ret < 0) {
-            hv_fail(ret, ret == -EAGAIN || ret == -EACCES ? "cannot use %s: another process is using it"
-                                                          : "cannot lock %s", path);
-        }
-    }
+    int ret = check_file(fd, path, read_only, format_raw);
     if (ret == 0) {
         *bytes = lseek(fd, 0, SEEK_END);
         ret = *bytes < 0 ? hv_fail(-errno, "cannot tell the size of %s: %s", path, strerror(errno)) : 0;
@@ -49,21 +73,42 @@ static int open_file(const char *path, bool read_only, int64_t *bytes)
     return fd;
 }
 
-int hv_image_open(HvImage *image, const char *path, const char *base, bool read_only)
+static void init(HvImage *image)
 {
     *image = (HvImage){ .fd = -1, .base_fd = -1 };
     pthread_mutex_init(&image->copy_on_write, NULL);
     pthread_mutex_init(&image->extent_lock, NULL);
-    image->fd = open_file(path, read_only, &image->bytes);
-    if (image->fd < 0) {
-        return image->fd;
+}
+
+static int open_base(HvImage *image, const HvDiskSpec *spec)
+{
+    if (!spec->base) {
+        return 0;
     }
-    if (base) {
-        image->base_fd = open_file(base, true, &image->base_bytes);
-        if (image->base_fd < 0) {
-            return image->base_fd;
-        }
+    image->base_fd = open_file(spec->base, true, spec->format_raw, &image->base_bytes);
+    return image->base_fd < 0 ? image->base_fd : 0;
+}
+
+int hv_image_open(HvImage *image, const HvDiskSpec *spec)
+{
+    init(image);
+    image->fd = open_file(spec->path, spec->read_only, spec->format_raw, &image->bytes);
+    return image->fd < 0 ? image->fd : open_base(image, spec);
+}
+
+int hv_image_create(HvImage *image, const HvDiskSpec *spec, HvNewFile *file)
+{
+    init(image);
+    image->fd = hv_new_file_open(file, spec->path);
+    return image->fd < 0 ? image->fd : open_base(image, spec);
+}
+
+int hv_image_set_length(HvImage *image, int64_t bytes)
+{
+    if (ftruncate(image->fd, bytes) < 0) {
+        return -errno;
     }
+    image->bytes = bytes;
     return 0;
 }
 

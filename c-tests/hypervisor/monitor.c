@@ -48,6 +48,9 @@ void hv_monitor_printf(Monitor *mon, const char *fmt, ...)
 {
     char text[512];
     va_list args;
+    if (!mon->out) {
+        return;
+    }
     va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
@@ -62,7 +65,9 @@ void hv_monitor_printf(Monitor *mon, const char *fmt, ...)
 
 void hv_monitor_flush(Monitor *mon)
 {
-    fflush(mon->out);
+    if (mon->out) {
+        fflush(mon->out);
+    }
 }
 
 static pthread_mutex_t text_lock = PTHREAD_MUTEX_INITIALIZER;

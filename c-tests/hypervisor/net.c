@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Sockets that never wait without a bound, and that Ctrl-C wakes. */
+/* Sockets that never wait without a bound, and that a signal wakes. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -41,6 +41,9 @@ void hv_catch_signals(void)
     wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    if (signal(SIGHUP, SIG_IGN) != SIG_IGN) {              /* else it was started by nohup */
+        sigaction(SIGHUP, &action, NULL);
+    }
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);              /* the write fails with EFBIG instead */
 }

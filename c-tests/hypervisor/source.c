@@ -10,6 +10,7 @@
 #define SYNC_MS       300000               /* that a destination has to bring everything to stable storage */
 #define LAST_WORDS_MS 2000                 /* that one which failed has to say why */
 #define MOMENT_MS     500
+#define MAX_FLUSHES   5
 
 void hv_put_frame(HvMigration *m, HvFrame frame)
 {
@@ -28,6 +29,23 @@ int hv_source_check(HvMigration *m)
     }
     int events = hv_poll(m->socket.fd, POLLIN, 0);
     return events < 0 ? events : events > 0 ? -ECONNABORTED : 0;
+}
+
+/* Else the guest would stand still until a storage that is slower than the link has taken all that is in memory there. Several
+ * times, since meanwhile the guest goes on writing: each time there is less. */
+int hv_settle(HvMigration *m)
+{
+    if (m->options->raw || m->settled) {
+        return 1;
+    }
+    int64_t start = hv_clock_ns();
+    hv_put_frame(m, HV_FLUSH);
+    hv_file_drain(m->out);
+    int ret = hv_file_has_error(m->out);
+    ret = ret ? ret : hv_receive_verdict(m, SYNC_MS);
+    m->flushes++;
+    m->settled = (uint64_t)(hv_clock_ns() - start) <= hv_max_downtime_ns() / 2 || m->flushes == MAX_FLUSHES;
+    return ret;
 }
 
 void hv_stop_guest(HvMigration *m)
@@ -97,7 +115,9 @@ static int migrate(HvMigration *m)
 static void go_on(const HvOptions *options)
 {
     uint64_t before = hv_guest_written();
-    hv_vm_start();
+    if (options->json || options->quiet) {
+        return;
+    }
     if (options->guest_mb > 0) {
         usleep(MOMENT_MS * 1000);
         printf("the guest goes on here: it wrote %.1f MiB in %d ms\n",
@@ -112,15 +132,17 @@ int hv_source(HvMigration *m)
 {
     int ret = hv_guest_start(m->options->guest_mb);
     if (ret < 0) {
-        return hv_fail(ret, "cannot start the guest: %s", strerror(-ret));
+        hv_fail(ret, "cannot start the guest: %s", strerror(-ret));
+    } else {
+        ret = migrate(m);
     }
-    ret = migrate(m);
     if (ret < 0) {
         explain(m, ret);
-        fprintf(stderr, "blkmig-hv: %s\n", hv_failure());
+        hv_vm_start();
+        hv_report_failed(m->options);
         go_on(m->options);
     } else {
-        hv_summary(m);
+        hv_report_completed(m);
     }
     hv_guest_end();
     return ret;

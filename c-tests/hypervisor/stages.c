@@ -53,8 +53,11 @@ int hv_save_stages(HvMigration *m)
     hv_file_flush(m->out);
     int ret = hv_source_check(m);
     while (ret == 0 && !ready) {
-        ready = next_step(m, section);
-        if (!ready) {
+        if (next_step(m, section)) {
+            ret = hv_settle(m);
+            ready = ret > 0;
+            ret = ready ? 0 : ret;
+        } else {
             wait_for_events(m);
             hv_progress(m);
             ret = check_stall(m, &moved_ns);

@@ -22,7 +22,7 @@ from cli_case import HYPERVISOR, LIMIT, MIB, STYLES, Case
 class Migrations(Case):
     def test_both_styles_while_the_guest_writes(self):
         for style in STYLES:
-            for zero in ([], ["--zero-blocks"]):
+            for zero in (["--no-zero-blocks"], ["--zero-blocks"]):
                 with self.subTest(style=style, zero=zero):
                     big, odd = self.pair(24 * MIB, "big"), self.pair(5 * MIB + 1234, "odd")
                     destination, _ = self.listen("--style", style, big[1], odd[1])
@@ -67,7 +67,7 @@ class Migrations(Case):
             self.assert_same(image.name[len("source-"):])
 
     def test_what_the_destination_held_is_overwritten(self):
-        for zero in ([], ["--zero-blocks"]):
+        for zero in (["--no-zero-blocks"], ["--zero-blocks"]):
             disk = self.pair(6 * MIB)
             with open(self.folder / "source-hd0", "r+b") as file:
                 file.truncate(MIB)
@@ -85,7 +85,7 @@ class Migrations(Case):
             file.write(random.randbytes(MIB))
         for style in STYLES:
             destination, _ = self.listen(disk[1])
-            source = self.connect("--style", style, "--zero-blocks", disk[0])
+            source = self.connect("--style", style, disk[0])
             self.assert_completed(source, destination)
             self.assert_same()
             self.assertLess((self.folder / "destination-hd0").stat().st_blocks * 512, 2 * MIB)
@@ -144,7 +144,7 @@ class Migrations(Case):
         os.close(master)
         self.assert_completed(destination)
         self.assertEqual(source.wait(LIMIT), 0)
-        self.assertRegex(shown, rb"\r\x1b\[K\[#+\.+\] +\d+ %   \d+ MiB/s   dirty \d+ MiB   \d+ s left")
+        self.assertRegex(shown, rb"\r\x1b\[K\[#+\.+\] +\d+ %   \d+ MiB/s   \d+ s left   dirty \d+ MiB")
         self.assertIn(b"migration completed", shown)
 
 
@@ -186,7 +186,7 @@ class SharedBase(Case):
 
     def test_the_guest_writes_over_the_base(self):
         for style in STYLES:
-            for zero in ([], ["--zero-blocks"]):
+            for zero in (["--no-zero-blocks"], ["--zero-blocks"]):
                 base = self.image("base", self.SIZE)
                 ours, theirs = self.overlay("ours"), self.overlay("theirs")
                 destination, _ = self.listen(f"--disk=hd0={theirs},base={base}")
@@ -223,16 +223,19 @@ class CommandLine(Case):
         self.refuse(*to, "--disk", "hd0", words=["hd0"])
         self.refuse(*to, disk, disk, words=["two disks are named hd0"])
         self.refuse(*to, f"--disk={'x' * 256}=f", words=["255"])
+        self.refuse(*to, disk + ",readonly", words=["every disk is readonly"])
         for bad in ("-1", "1X", "", "99999999G"):
             self.refuse(*to, disk, "--bandwidth", bad, words=["--bandwidth"])
         for option in ("--max-downtime", "--guest-writes", "--max-buffers", "--timeout", "--style"):
             self.refuse(*to, disk, option, "nonsense", words=[option])
+        for field in (",readonl", ",", ",base=", ",base=a,base=b", ",format=qcow2"):
+            self.refuse(*to, disk + field, words=[f"'{field.split(',')[-1]}'", "written twice"])
 
     def test_images_that_are_none(self):
         for side in ("--listen", "--connect"):
             self.refuse(side, self.address, f"--disk=hd0={self.folder}", words=[str(self.folder)])
-            self.refuse(side, self.address, f"--disk=hd0={self.folder}/none", words=["none: No such file"])
             self.refuse(side, self.address, "--disk=hd0=/dev/null", words=["/dev/null"])
+        self.refuse("--connect", self.address, f"--disk=hd0={self.folder}/none", words=["none: No such file"])
 
     def test_image_in_use(self):
         image = self.image("a", MIB)
@@ -285,11 +288,12 @@ class Mismatches(Case):
     def test_disk_on_one_side_alone(self):
         one, two = self.pair(MIB, "one"), self.pair(MIB, "two")
         self.refuse([one[0], two[0]], [one[1]], "disk two is not on the destination")
-        self.refuse([one[0]], [one[1], two[1]], "1 disks on the source, 2 on the destination")
+        self.refuse([one[0]], [one[1], two[1]], "disk two does not come from the source")
 
     def test_read_only_there(self):
-        disk = self.pair(MIB)
-        self.refuse(disk[:1], [disk[1] + ",readonly"], "disk hd0 is read-only")
+        one, two = self.pair(MIB, "one"), self.pair(MIB, "two")
+        self.refuse([one[0], two[0]], [one[1], two[1] + ",readonly"], "disk two is read-only on the destination")
+        self.refuse([one[0], two[0] + ",readonly"], [one[1], two[1]], "disk two does not come from the source")
 
     def test_nothing_was_touched(self):
         one, two = self.pair(MIB, "one"), self.pair(MIB, "two")

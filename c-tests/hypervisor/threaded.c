@@ -50,19 +50,33 @@ static int complete(HvMigration *m)
     return ret < 0 ? ret : hv_hand_over(m);
 }
 
+/* Until the guest may be stopped. */
+static int iterate_all(HvMigration *m)
+{
+    Speed speed = { .since_ns = hv_clock_ns() };
+    int ret = 0;
+    while (ret == 0) {
+        if (can_finish(m, &speed)) {
+            ret = hv_settle(m);
+            speed.since_ns = hv_clock_ns();          /* nothing was sent meanwhile, which says nothing of the link */
+            speed.since_bytes = hv_file_bytes(m->out);
+        } else {
+            ret = iterate(m);
+            measure(&speed, m->out);
+        }
+        ret = ret ? ret : hv_source_check(m);
+    }
+    return ret < 0 ? ret : 0;
+}
+
 int hv_save_threaded(HvMigration *m)
 {
     void *opaque = hv_section()->opaque;
-    Speed speed = { .since_ns = hv_clock_ns() };
     hv_put_frame(m, HV_START);
     int ret = m->module->setup(m->out, opaque);
     hv_file_flush(m->out);
     ret = ret ? ret : hv_source_check(m);
-    while (ret == 0 && !can_finish(m, &speed)) {
-        ret = iterate(m);
-        ret = ret ? ret : hv_source_check(m);
-        measure(&speed, m->out);
-    }
+    ret = ret ? ret : iterate_all(m);
     ret = ret ? ret : complete(m);
     m->module->cleanup(opaque);
     return ret;

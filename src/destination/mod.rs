@@ -86,8 +86,7 @@ impl Incoming {
         if self.stream.replace(identity) != Some(identity) {
             self.forget();
         }
-        // What ran short before is over.
-        let _ = host.ran_short();
+        host.forget_shortage();
         let bytes = settings.geometry.chunk_bytes();
         let kept = self.pool.take().filter(|pool| pool.limit() == settings.max_buffers as usize);
         let pool = kept.unwrap_or_else(|| Pool::new(settings.max_buffers, bytes, Arc::clone(status)));

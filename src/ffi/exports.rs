@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 use libc::{c_char, c_int, c_void};
 
-use super::host::{CHost, CMonitor, CStream, CStruct, Pointer, Tables, read_struct};
+use super::host::{CHost, CMonitor, CStream, CStruct, Pointer, Tables, read_struct, struct_size};
 use super::logger;
 use super::tables::{BlkMigHost, BlkMigOptions, BlkMigStats, BlockDriverState, Monitor, QEMUFile};
 use super::tickets::{self, Parked, redeem};
@@ -132,6 +132,7 @@ pub extern "C" fn blk_mig_init() {
             }
         };
         if REGISTERED.swap(true, Relaxed) {
+            MODULE.succeed();
             return;
         }
         let Some(register) = host.0.system.register_savevm_live else { return };
@@ -151,9 +152,12 @@ pub extern "C" fn blk_mig_init() {
                 opaque,
             )
         };
-        if let Some(errno) = Errno::from_ret(registered.into()) {
-            REGISTERED.store(false, Relaxed);
-            MODULE.fail(Error::Register(errno));
+        match Errno::from_ret(registered.into()) {
+            Some(errno) => {
+                REGISTERED.store(false, Relaxed);
+                MODULE.fail(Error::Register(errno));
+            }
+            None => MODULE.succeed(),
         }
     });
 }
@@ -320,9 +324,25 @@ unsafe impl CStruct for BlkMigOptions {
     const NAME: &'static str = "BlkMigOptions";
 }
 
+/// An option that is on or off.
+fn switch(field: &'static str, value: u32) -> Result<bool, Error> {
+    if value > 1 { Err(Error::Option { field, value, most: 1 }) } else { Ok(value == 1) }
+}
+
+fn read_options(options: &BlkMigOptions) -> Result<Options, Error> {
+    Ok(Options {
+        max_buffers: options.max_buffers,
+        max_reads: options.max_reads,
+        max_writes: options.max_writes,
+        zero_blocks: switch("zero_blocks", options.zero_blocks)?,
+        accept_tail_garbage: switch("accept_tail_garbage", options.accept_tail_garbage)?,
+    })
+}
+
 /// Takes settings for the migrations to come, outgoing and incoming.
 ///
-/// Returns 0; -EINVAL if `options` is NULL or its `struct_size` is less than a `size_t`; -EBUSY while a migration runs.
+/// Returns 0; -EINVAL if `options` is NULL, its `struct_size` is less than a `size_t`, or a field is more than it may be
+/// (`blk_mig_last_error` names it, its value and its bound); -EBUSY while a migration runs. Where it fails it changes nothing.
 ///
 /// # Safety
 /// `options` is NULL or points to a `BlkMigOptions`, which has as many bytes as its `struct_size` says.
@@ -330,17 +350,11 @@ unsafe impl CStruct for BlkMigOptions {
 pub unsafe extern "C" fn blk_mig_set_options(options: *const BlkMigOptions) -> c_int {
     boundary(Errno::IO.ret(), || {
         // SAFETY: the caller's promise.
-        let options = match unsafe { read_struct(options, "BlkMigOptions") } {
-            Ok(options) => options,
-            Err(error) => return MODULE.fail(error).errno().ret(),
-        };
-        ret(MODULE.set_options(Options {
-            max_buffers: options.max_buffers,
-            max_reads: options.max_reads,
-            max_writes: options.max_writes,
-            zero_blocks: options.zero_blocks != 0,
-            accept_tail_garbage: options.accept_tail_garbage != 0,
-        }))
+        let options = unsafe { read_struct(options, "BlkMigOptions") };
+        match options.and_then(|options| read_options(&options)) {
+            Ok(options) => ret(MODULE.set_options(options)),
+            Err(error) => MODULE.fail(error).errno().ret(),
+        }
     })
 }
 
@@ -377,14 +391,11 @@ fn stats(struct_size: usize) -> BlkMigStats {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blk_mig_get_stats(stats: *mut BlkMigStats) -> c_int {
     boundary(Errno::IO.ret(), || {
-        if stats.is_null() {
-            return Errno::INVALID.ret();
-        }
-        // SAFETY: the caller's promise; nothing is assumed about alignment.
-        let struct_size = unsafe { ptr::read_unaligned(stats.cast::<usize>()) };
-        if struct_size < size_of::<usize>() {
-            return Errno::INVALID.ret();
-        }
+        // SAFETY: the caller's promise.
+        let struct_size = match unsafe { struct_size(stats, "BlkMigStats", "BlkMigStats") } {
+            Ok(size) => size,
+            Err(error) => return MODULE.fail(error).errno().ret(),
+        };
         let filled = self::stats(struct_size);
         let bytes = struct_size.min(size_of::<BlkMigStats>());
         // SAFETY: both have that many bytes, and one of them is a local variable.
@@ -394,6 +405,9 @@ pub unsafe extern "C" fn blk_mig_get_stats(stats: *mut BlkMigStats) -> c_int {
 }
 
 /// Copies the text of the last failure, cut to `size` bytes with the NUL at its end; "" after a success. Any thread.
+///
+/// Each call that can fail sets it, by a failure to a text and by a success to "". Queries that succeed leave it as it is, and
+/// so do `blk_mig_save_cleanup`, a stage below 0 and `blk_mig_set_params`: a host may clean up first and ask then.
 ///
 /// Returns the full length in bytes without the NUL. `buf` may be NULL if `size` is 0.
 ///

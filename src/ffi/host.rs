@@ -42,19 +42,29 @@ macro_rules! c_structs {
 }
 c_structs!(BlkMigBdrvOps, BlkMigDirtyOps, BlkMigFileOps, BlkMigMonitorOps, BlkMigSystemOps, BlkMigHost);
 
-/// Reads a struct of C, as far as its `struct_size` goes; what lies past that is 0.
+/// What a struct of C says of its own size; at least that of the number itself.
 ///
 /// # Safety
-/// `source` is NULL or points to as many bytes as the `size_t` there says.
-pub(super) unsafe fn read_struct<T: CStruct>(source: *const T, what: &'static str) -> Result<T, Error> {
+/// `source` is NULL or points to a `size_t`.
+pub(super) unsafe fn struct_size<T>(source: *const T, what: &'static str, name: &'static str) -> Result<usize, Error> {
     if source.is_null() {
         return Err(Error::NullPointer(what));
     }
     // SAFETY: the caller's promise; nothing is assumed about alignment.
     let size = unsafe { ptr::read_unaligned(source.cast::<usize>()) };
     if size < size_of::<usize>() {
-        return Err(Error::BadTable(format!("{}.struct_size is {size}", T::NAME)));
+        return Err(Error::BadTable(format!("{name}.struct_size is {size}")));
     }
+    Ok(size)
+}
+
+/// Reads a struct of C, as far as its `struct_size` goes; what lies past that is 0.
+///
+/// # Safety
+/// `source` is NULL or points to as many bytes as the `size_t` there says.
+pub(super) unsafe fn read_struct<T: CStruct>(source: *const T, what: &'static str) -> Result<T, Error> {
+    // SAFETY: the caller's promise.
+    let size = unsafe { struct_size(source, what, T::NAME)? };
     let size = size.min(size_of::<T>()) / T::STEP * T::STEP;
     // SAFETY: `CStruct` promises that all zeroes are a valid value.
     let mut value: T = unsafe { mem::zeroed() };
@@ -208,6 +218,10 @@ impl Host for CHost {
 
     fn ran_short(&self) -> bool {
         reserve::ran_short()
+    }
+
+    fn forget_shortage(&self) {
+        reserve::ran_short();
     }
 }
 

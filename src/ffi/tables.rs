@@ -264,22 +264,23 @@ pub struct BlkMigHost {
     pub system: *const BlkMigSystemOps,
 }
 
-/// Settings of the module; 0 in a field means its default.
+/// Settings of the module; 0 in a field means its default. The numbers may be as large as 1048576 (1 TiB of buffers, and no
+/// more reads or writes than those): what is larger can only be a mistake, such as a -1, and is refused.
 #[repr(C)]
 pub struct BlkMigOptions {
     /// `sizeof(BlkMigOptions)`, as the host was compiled. A field past it counts as 0.
     pub struct_size: usize,
-    /// Chunks held in memory at most, on either side; default 64. Those of reads that a cancelled migration did not wait for,
-    /// as storage hung, come on top until the reads complete.
+    /// Chunks (of 1 MiB) held in memory at most, on either side; default 64, at most 1048576. Those of reads that a cancelled
+    /// migration did not wait for, as storage hung, come on top until the reads complete.
     pub max_buffers: u32,
-    /// Reads in flight at most; default 16.
+    /// Reads in flight at most; default 16, at most 1048576. Each has a buffer, so `max_buffers` bounds them, too.
     pub max_reads: u32,
-    /// Destination writes in flight at most; default 16.
+    /// Destination writes in flight at most; default 16, at most 1048576.
     pub max_writes: u32,
-    /// 1: send an all-zero chunk as a zero record (flag 0x08). Off by default: a 2011 destination can't read it.
+    /// 0 or 1. 1: send an all-zero chunk as a zero record (flag 0x08). Off by default: a 2011 destination can't read it.
     pub zero_blocks: u32,
-    /// Destination, since 1.1. Data past the end of a device, in its last chunk, which is not zero: 0: an error, since the
-    /// source's device is longer; 1: dropped with a warning, as sources from 2011 to QEMU 9.0 leave garbage there.
+    /// 0 or 1. Destination, since 1.1. Data past the end of a device, in its last chunk, which is not zero: 0: an error, since
+    /// the source's device is longer; 1: dropped with a warning, as sources from 2011 to QEMU 9.0 leave garbage there.
     pub accept_tail_garbage: u32,
 }
 

@@ -132,8 +132,7 @@ impl<H: Host> Outgoing<H> {
     /// If a device can't be migrated; nothing is left behind then.
     pub fn start(host: Arc<H>, settings: Settings, status: Arc<Status>, link: &mut Link) -> Result<Outgoing<H>, Error> {
         link.check()?;
-        // What ran short before is over.
-        let _ = host.ran_short();
+        host.forget_shortage();
         let mut devices: Vec<SourceDevice<H::Device>> = Vec::new();
         for device in host.devices() {
             host.check_memory()?;

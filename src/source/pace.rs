@@ -112,7 +112,8 @@ impl Shrinking {
     /// After a step: so much remains, which takes so long to send if that is known.
     pub(super) fn note(&mut self, now: i64, remaining: u64, time: Option<u64>) {
         match self.least {
-            Some((least, since)) if remaining > least - least / 8 => {
+            // After nothing was left, what comes is a new start.
+            Some((least, since)) if least > 0 && remaining > least - least / 8 => {
                 // In twice the time that all of it takes, all of it was sent, and as much came.
                 let patience = MIN_PATIENCE_NS.max(time.unwrap_or(0).saturating_mul(2));
                 self.over |= u64::try_from(now.saturating_sub(since)).is_ok_and(|waited| waited >= patience);

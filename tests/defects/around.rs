@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use blkmig::error::{Errno, Error};
-use blkmig::module::Options;
+use blkmig::module::{MOST, Options};
 use blkmig::source::Link;
 
 use crate::bench::{Bench, PLAIN, QUICK, once, record};
@@ -355,4 +355,67 @@ fn the_guest_runs_on_until_all_was_sent_once() {
     assert!(steps >= 10);
     bench.complete().unwrap();
     bench.check_migrated();
+}
+
+#[test]
+fn what_is_written_after_nothing_was_left_may_shrink_first() {
+    let mut bench = Bench::one(1, 200, PLAIN);
+    bench.setup().unwrap();
+    while bench.from.pending() > 0 {
+        bench.iterate().unwrap();
+        bench.sim.advance(10_000_000);
+        bench.settle();
+    }
+    // The host has not stopped the guest; a good while later it writes.
+    bench.iterate().unwrap();
+    bench.sim.advance(1_000_000_000);
+    bench.write(0, 0..100, 300);
+    bench.iterate().unwrap();
+    assert!(bench.from.pending_switchover(1 << 20) > 1 << 20, "it may still shrink");
+    bench.settle();
+    bench.complete().unwrap();
+    bench.check_migrated();
+}
+
+#[test]
+fn absurd_options_are_refused_by_name_and_change_nothing() {
+    let mut bench = Bench::one(1, 5, PLAIN);
+    bench.from.set_options(Options { max_reads: 2, ..Options::default() }).unwrap();
+    let absurd = [
+        ("max_buffers", Options { max_buffers: MOST + 1, ..Options::default() }),
+        ("max_reads", Options { max_reads: MOST + 1, ..Options::default() }),
+        ("max_writes", Options { max_writes: MOST + 1, ..Options::default() }),
+    ];
+    for (field, options) in absurd {
+        let error = bench.from.set_options(options).unwrap_err();
+        assert_eq!(error.to_string(), format!("{field} is 1048577; it may be 0 to 1048576"));
+        assert_eq!(error.errno(), Errno::INVALID);
+        assert_eq!(bench.from.last_error(), error.to_string());
+    }
+    bench.setup().unwrap();
+    bench.iterate().unwrap();
+    assert_eq!(bench.source.ios.borrow().len(), 2, "reads in flight");
+    bench.from.cleanup(None);
+    let largest = Options { max_buffers: MOST, max_reads: MOST, max_writes: MOST, ..Options::default() };
+    bench.from.set_options(largest).unwrap();
+    assert_eq!(bench.from.last_error(), "");
+}
+
+#[test]
+fn a_call_that_could_fail_and_did_not_ends_what_last_error_says() {
+    let mut bench = Bench::one(1, 5, QUICK);
+    bench.setup().unwrap();
+    let fail = |bench: &Bench| {
+        assert_eq!(bench.from.set_options(Options::default()), Err(Error::Busy));
+        assert_eq!(bench.from.last_error(), Error::Busy.to_string());
+    };
+    fail(&bench);
+    assert!(bench.from.pending() > 0);
+    assert_eq!(bench.from.last_error(), Error::Busy.to_string(), "a query leaves it");
+    bench.iterate().unwrap();
+    assert_eq!(bench.from.last_error(), "");
+    bench.run_dry();
+    fail(&bench);
+    bench.complete().unwrap();
+    assert_eq!(bench.from.last_error(), "");
 }

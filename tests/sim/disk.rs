@@ -117,8 +117,10 @@ impl Disk {
         &self.data[span(range)]
     }
 
+    /// What lies past the end is dropped: whoever lets it come this far has told of it, or is meant to be silent.
     pub(crate) fn put(&mut self, start: u64, data: &[u8]) {
-        let at = start as usize * SECTOR;
+        let at = (start as usize * SECTOR).min(self.data.len());
+        let data = &data[..data.len().min(self.data.len() - at)];
         self.data[at..at + data.len()].copy_from_slice(data);
         let end = start + (data.len() / SECTOR) as u64;
         for unit in start / self.cluster..end.div_ceil(self.cluster) {
@@ -146,8 +148,7 @@ impl Disk {
     }
 
     pub(crate) fn is_zero(&self, sector: u64) -> bool {
-        let at = sector as usize * SECTOR;
-        self.data[at..at + SECTOR].iter().all(|&byte| byte == 0)
+        self.data.iter().skip(sector as usize * SECTOR).take(SECTOR).all(|&byte| byte == 0)
     }
 }
 

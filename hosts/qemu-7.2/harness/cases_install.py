@@ -8,6 +8,7 @@ from .runner import case, check
 from .vm import CACHE
 
 INSTALL = pathlib.Path(__file__).resolve().parent.parent / "install"
+PROJECT = INSTALL.parents[2]
 FILES = ["VERSION", "migration/meson.build", "migration/block.c", "migration/migration.c", "migration/qemu-file.c",
          "include/migration/register.h"]
 
@@ -69,7 +70,36 @@ def install_over_older(lab):
     check(install("--undo", root).returncode == 0 and content(root) == before | theirs, "--undo left something")
 
 
-@case(["of another version", "with another block.c", "with another migration/meson.build", "without a stream"])
+@case(["a copy of ours", "their own copy", "the project within the tree"])
+def install_in_tree(lab, how):
+    """install takes a project that lies in the tree"""
+    root = tree(lab)
+    inside = root / "subprojects/blkmig"
+    script, arguments = INSTALL, []
+    if how == "a copy of ours":
+        arguments = ["--copy"]
+    elif how == "their own copy":
+        shutil.copytree(PROJECT / "src", inside / "src")
+        (inside / "theirs").touch()
+    else:
+        for part in ("src", "hosts/qemu-7.2"):
+            shutil.copytree(PROJECT / part, root / "vendor/blkmig" / part, ignore=shutil.ignore_patterns("__pycache__"))
+        script = root / "vendor/blkmig/hosts/qemu-7.2/install"
+    for _ in range(2):
+        done = subprocess.run([script, *arguments, root], capture_output=True, text=True, timeout=60, check=False)
+        check(done.returncode == 0, done.stdout + done.stderr)
+    check((inside / "src/ffi").is_dir(), "no project")
+    check(inside.is_symlink() == (how == "the project within the tree"), "it is a link")
+    check(how != "a copy of ours" or (inside / "meson.build").exists() and not (inside / "target").exists(), "not the right copy")
+    check(how != "their own copy" or (inside / "theirs").exists(), "it is not their own any more")
+    if inside.is_symlink():
+        check(str(inside.readlink()) == "../vendor/blkmig", f"a link to {inside.readlink()}")
+    check(install("--undo", root).returncode == 0, "--undo failed")
+    check(inside.is_symlink() or inside.exists() == (how != "the project within the tree"), "--undo removed what was theirs")
+
+
+@case(["of another version", "with another block.c", "with another migration/meson.build", "without a stream",
+       "with something else at subprojects/blkmig"])
 def install_refuses(lab, what):
     """install refuses a tree that it does not know"""
     root = tree(lab)
@@ -79,10 +109,13 @@ def install_refuses(lab, what):
         (root / "migration/block.c").write_text("/* empty */\n")
     elif what == "with another migration/meson.build":
         (root / "migration/meson.build").write_text("# empty\n")
+    elif what == "with something else at subprojects/blkmig":
+        (root / "subprojects/blkmig").mkdir()
     else:
         (root / "migration/qemu-file.c").unlink()
     before = content(root)
     done = install(root)
     check(done.returncode == 1, f"status {done.returncode}")
     check(done.stderr.startswith("install: "), done.stderr)
+    check(what != "with another migration/meson.build" or "'block-migration-host.c'" in done.stderr, "it does not say what to do")
     check(content(root) == before and not (root / "subprojects/blkmig").is_symlink(), "the tree was changed")
