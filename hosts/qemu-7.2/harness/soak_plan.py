@@ -75,9 +75,9 @@ def without_qemus_own(actions, disks):
     kept, backups = [], set()
     jobs = {(a["side"], a["kind"]) for a in actions if a["kind"] in JOBS}
     for action in actions:
-        # A backup that ends while the guest is stopped: "bdrv_close: Assertion `QLIST_EMPTY(&bs->dirty_bitmaps)'", or
-        # "qemu_mutex_unlock_impl: Operation not permitted".
-        if action["kind"] in ("stop", "quit", "sigterm") and (action["side"], "backup") in jobs:
+        # A backup that ends while the guest is stopped, or after its drive has gone with its device: "bdrv_close: Assertion
+        # `QLIST_EMPTY(&bs->dirty_bitmaps)'", or "qemu_mutex_unlock_impl: Operation not permitted".
+        if action["kind"] in ("stop", "quit", "sigterm", "device_del", "drive_del") and (action["side"], "backup") in jobs:
             continue
         disk = disks[action["disk"]]
         if action["kind"] == "backup" and disk["iothread"]:
