@@ -203,11 +203,13 @@ static bool has_changed(BlkMigDevice *dev, const void *opaque)
 }
 
 /*
- * QEMU can't give up a disk that a block job uses.  It does not say so, and
- * aborts if the job ends while it tries.
+ * QEMU can't give up a disk that a block job uses, and does not say so.  If the
+ * job ends while it tries, or while it stops the guest, it frees a node that
+ * is in use, and aborts.
  */
 static bool find_block_job(void)
 {
+    DEVICE_LOCK_GUARD(NULL);
     BlockJob *job;
 
     JOB_LOCK_GUARD();
@@ -253,8 +255,15 @@ static void block_save_pending(QEMUFile *f, void *opaque, uint64_t max_size,
                                uint64_t *res_compatible,
                                uint64_t *res_postcopy_only)
 {
+    uint64_t pending = blk_mig_save_pending_switchover(opaque, max_size);
+
     /* savevm goes on while the sum of all is not below max_size. */
-    *res_precopy_only += blk_mig_save_pending_switchover(opaque, max_size);
+    if ((!pending || pending < max_size) && find_block_job()) {
+        pending = MAX(max_size, 1);
+        qemu_file_set_error(f, -EINVAL);
+        report_failure(f, -EINVAL);
+    }
+    *res_precopy_only += pending;
 }
 
 /* In the main thread, when the guest has arrived. */

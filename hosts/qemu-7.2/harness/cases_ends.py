@@ -82,21 +82,21 @@ def destination_ends(lab, how, when, style):
 
 
 def goes(lab, target, style, how):
-    """Takes the target's disk away, or tries to; returns whether its place has an overlay now."""
+    """Takes the target's disk away, or tries to, and may end it at once; returns whether its place has an overlay now."""
     if how == "drive_del":
-        lab.note(target.hmp("drive_del disk0").strip() or "gone")
+        asks(lab, target, "human-monitor-command", command_line="drive_del disk0")
     elif how == "eject":
         asks(lab, target, "eject", id="disk0-device", force=True)
     elif how in ("unplug", "unplug and reset"):
         asks(lab, target, "device_del", id="disk0-device")
         if how == "unplug and reset":
-            target.cmd("system_reset")
+            asks(lab, target, "system_reset")
     elif how == "another medium":
         lab.images.empty(lab.path("medium"), "raw", 128 * MIB)
         asks(lab, target, "blockdev-change-medium", id="disk0-device", filename=str(lab.path("medium")), format="raw",
              force=True)
     else:
-        # Nothing refuses it; a target that ends before it can answer has not gone on.
+        # Nothing refuses it.
         asks(lab, target, "blockdev-snapshot-sync", node_name=top_node(style, "disk0"),
              snapshot_file=str(lab.path("overlay")), format="qcow2", snapshot_node_name="overlay")
         return True

@@ -249,6 +249,8 @@ class Commands:
     def blockdev_del(self, vm, action):
         """One that is nobody's, or a disk's."""
         nodes = self.nodes[action["side"]]
+        if action["how"] < 0.5:
+            self.blockdev_add(vm, action)
         ask(vm, "blockdev-del", node_name=nodes.pop() if nodes else self.node(action))
 
     def drive_add(self, vm, action):

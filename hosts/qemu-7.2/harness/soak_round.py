@@ -405,7 +405,8 @@ class Round:
                 raise Hang(f"the next migration does not end: {info}")
             time.sleep(0.01)
         if info["status"] != "completed":
-            raise Wrong(f"the next migration {info['status']}: {info.get('error-desc', 'no error-desc')}; source: {source.log()[-600:]}; second: {target.log()[-600:]}")
+            raise Wrong(f"the next migration {info['status']}: {info.get('error-desc', 'no error-desc')}; "
+                        f"source: {source.log()[-600:]}; second: {target.log()[-600:]}")
         self.arrived(target)
         self.compare(target, self.plan["kill_source"], self.plan["kill_target"])
 
