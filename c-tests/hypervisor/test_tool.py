@@ -317,7 +317,7 @@ class Reports(Case):
     def test_a_guest_that_outruns_the_link(self):
         for style in STYLES:
             ours, theirs = self.pair(24 * MIB)
-            self.listen(theirs)
+            destination, _ = self.listen(theirs)
             source = self.connect("--json", "--style", style, "--bandwidth", "8M", "--max-downtime", "1", "--guest-writes", "50",
                                   ours)
             event = self.progress(source.stdout, "not converging")
@@ -325,6 +325,8 @@ class Reports(Case):
             self.assertIsNone(event["seconds_left"])
             source.send_signal(signal.SIGINT)
             self.end(source)
+            # Its file is the next one's.
+            destination.wait(30)
         destination, _ = self.listen(theirs)
         source = self.connect("--bandwidth", "8M", "--max-downtime", "1", "--guest-writes", "50", ours)
         said = []
