@@ -165,7 +165,8 @@ typedef struct BlkMigBdrvOps {
   /**
    * Optional, destination, since 1.1: returns when all that was written to the device is on stable storage, as far as the
    * host can see to that; 0 or -errno, which fails the load. Called for every device that was written to, before
-   * `blk_mig_load` returns from the last section (and from that at the end of the bulk phase, so that little is left).
+   * `blk_mig_load` returns from the last section, when the guest stands still; so that little is left then, also at the end of
+   * the bulk phase and after every 256 MiB of data.
    */
   int (*flush)(BlockDriverState *bs);
 } BlkMigBdrvOps;

@@ -27,6 +27,9 @@ const MAX_PROGRESS_LINES: u32 = 256;
 /// Sectors that are made zero with one call at most: 1 GiB, far from the end of a C int.
 const MAX_ZERO_RUN: u32 = 1 << 21;
 
+/// So many chunks of data are flushed at once, at the end of a section: 256 MiB.
+const FLUSH_AFTER_CHUNKS: u64 = 256;
+
 /// What is kept from one section to the next: nothing of the host's.
 #[derive(Default)]
 pub struct Incoming {
@@ -37,6 +40,8 @@ pub struct Incoming {
     progress: Progress,
     /// The devices that were written to and not flushed since.
     written: Vec<Vec<u8>>,
+    /// How many bytes that were.
+    unflushed: u64,
 }
 
 /// What the progress records have said, for the log.
@@ -70,7 +75,8 @@ impl Progress {
 
 impl Incoming {
     /// Reads one section and writes what it holds. All writes are done when this returns, and after a section that says
-    /// 100 %, as the last one does, all that was written is on stable storage.
+    /// 100 %, as the last one does, all that was written is on stable storage. So is what came before, now and then: the guest
+    /// stands still while the last section is loaded.
     ///
     /// # Errors
     /// If the section breaks the format, names what is not there, ends too soon, or if a write or a flush fails. Of the record
@@ -100,13 +106,20 @@ impl Incoming {
             current: 0,
             in_flight: Vec::new(),
             zeroes: None,
+            bytes_written: 0,
         };
         let read = section.read_records(&mut self.progress);
         // Even after an error nothing may be left in flight, and the first error is the one to report.
         let finished = section.finish(read.is_ok());
         let result = read.and_then(|percent| finished.map(|()| percent)).and_then(|percent| {
             section.note_written(&mut self.written)?;
-            if percent == Some(100) { section.flush(&mut self.written) } else { Ok(()) }
+            self.unflushed += section.bytes_written;
+            if percent == Some(100) || self.unflushed >= FLUSH_AFTER_CHUNKS * bytes as u64 {
+                self.unflushed = 0;
+                section.flush(&mut self.written)
+            } else {
+                Ok(())
+            }
         });
         drop(section);
         if result.is_err() {
@@ -121,6 +134,7 @@ impl Incoming {
     fn forget(&mut self) {
         self.progress = Progress::default();
         self.written.clear();
+        self.unflushed = 0;
     }
 }
 
@@ -150,6 +164,8 @@ struct Section<'a, H: Host> {
     in_flight: Vec<Place>,
     /// Zeroes that are not written yet, since the next record may go on where they end.
     zeroes: Option<Place>,
+    /// As data; zeroes that the host writes in its own way are few bytes to it.
+    bytes_written: u64,
 }
 
 impl<H: Host> Section<'_, H> {
@@ -284,6 +300,7 @@ impl<H: Host> Section<'_, H> {
         }
         let target = &mut self.targets[place.target];
         target.written = true;
+        self.bytes_written += range.len() as u64;
         let start = place.sectors.start;
         let failed = |errno| target.write_failed(start.0, errno);
         if !target.device.has_write_async() {

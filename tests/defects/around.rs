@@ -287,6 +287,13 @@ fn what_was_written_is_flushed_before_the_last_load_returns() {
         let disks = bench.destination.disks.borrow();
         assert_eq!(disks[0].stable, disks[0].data);
     }
+    // So is what comes before, if it is much: the guest waits at the end.
+    calls.borrow_mut().clear();
+    for chunk_number in 0..600 {
+        bench.load(&[chunk.clone(), section(99)].concat()).unwrap();
+        let flushes = calls.borrow().iter().filter(|call| **call == Call::Flush).count();
+        assert_eq!(flushes, (chunk_number + 1) / 256);
+    }
     // One that can't be flushed fails the load, by name.
     bench.load(&[chunk, section(99)].concat()).unwrap();
     bench.destination.disks.borrow_mut()[0].says = Some(Err(Errno::NO_MEDIUM));
