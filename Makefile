@@ -14,11 +14,15 @@ demo: $(BUILD)/build.ninja
 test: $(BUILD)/build.ninja
 	$(MESON) test -C $(BUILD) --print-errorlogs
 
-# DESTDIR counts, too.
+# To PREFIX, below DESTDIR. Root need not have Rust: what a user has built with "make build-for-install" is taken as it is.
 install:
-	[ -e build-install/build.ninja ] || $(MESON) setup build-install $(SETUP) -Dtests=false
-	$(MESON) configure build-install --prefix=$(PREFIX)
-	$(MESON) install -C build-install
+	[ -e $(BUILD)-install/libblkmig.a ] || $(MAKE) build-for-install
+	$(MESON) install -C $(BUILD)-install --no-rebuild
+
+build-for-install:
+	[ -e $(BUILD)-install/build.ninja ] || $(MESON) setup $(BUILD)-install $(SETUP) -Dtests=false
+	$(MESON) configure $(BUILD)-install --prefix=$(PREFIX)
+	$(MESON) compile -C $(BUILD)-install
 
 $(BUILD)/build.ninja:
 	$(MESON) setup $(BUILD) $(SETUP)
@@ -27,4 +31,4 @@ $(BUILD)/build.ninja:
 header:
 	cargo build --locked --features header
 
-.PHONY: all demo test install header
+.PHONY: all demo test install build-for-install header

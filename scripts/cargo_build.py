@@ -51,10 +51,13 @@ def remap(args, command):
     if "CARGO_ENCODED_RUSTFLAGS" in os.environ:
         os.environ["CARGO_ENCODED_RUSTFLAGS"] += "\x1f" + "\x1f".join(flags)
     elif "RUSTFLAGS" in os.environ:
-        os.environ["RUSTFLAGS"] += " " + " ".join(flags)
-    else:
-        # Unlike the variable this adds to what the user's configuration says.
+        # Of the two variables the one in which a folder may have a space; cargo prefers it.
+        os.environ["CARGO_ENCODED_RUSTFLAGS"] = "\x1f".join(os.environ["RUSTFLAGS"].split() + flags)
+    elif any(" " in flag for flag in flags):
         command += ["--config", f"build.rustflags={json.dumps(flags)}"]
+    else:
+        # Unlike the others this adds to what the user's configuration says, be that a string or a list.
+        os.environ["CARGO_BUILD_RUSTFLAGS"] = " ".join([os.environ.get("CARGO_BUILD_RUSTFLAGS", ""), *flags]).strip()
 
 
 def hide(args, archive, folder):

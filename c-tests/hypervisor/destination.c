@@ -127,10 +127,21 @@ static int take_over(HvMigration *m)
     return 0;
 }
 
+static void find_placed(void *opaque, BlockDriverState *bs)
+{
+    const char **part = opaque;
+    *part = *part ? *part : hv_disk_placed(bs);
+}
+
 static void explain(HvMigration *m, int ret)
 {
     int broken = m->in ? hv_file_channel_error(m->in) : 0;
-    if (!hv_cancelled() && broken) {
+    const char *part = NULL;
+    hv_disk_iterate(find_placed, &part);
+    if (!hv_cancelled() && broken && part) {
+        hv_clear_failure();
+        hv_fail(ret, "the source's last word did not come; all data is in %s: rename it if the source said \"completed\"", part);
+    } else if (!hv_cancelled() && broken) {
         hv_clear_failure();
         hv_fail(ret, broken == -ETIMEDOUT ? "the source does not send any more" : "the source went away before the end");
     }

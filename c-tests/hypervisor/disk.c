@@ -103,6 +103,11 @@ int hv_disk_place(BlockDriverState *bs)
     return bs->file.path ? hv_new_file_place(&bs->file) : 0;
 }
 
+const char *hv_disk_placed(BlockDriverState *bs)
+{
+    return bs->file.placed ? bs->file.part : NULL;
+}
+
 void hv_disk_keep(BlockDriverState *bs)
 {
     hv_new_file_keep(&bs->file);

@@ -57,6 +57,7 @@ int hv_disk_create(const HvDiskSpec *spec, BlockDriverState **out);
 bool hv_disk_has_no_length(BlockDriverState *bs);            /* created, and not told yet how long it is */
 int hv_disk_set_length(BlockDriverState *bs, uint64_t bytes);
 int hv_disk_place(BlockDriverState *bs);                     /* gives a new file its name, for good after hv_disk_keep */
+const char *hv_disk_placed(BlockDriverState *bs);           /* what the file is called if it is not kept; NULL: not placed */
 void hv_disk_keep(BlockDriverState *bs);
 
 /* A disk in memory, all zeroes. */

@@ -89,8 +89,11 @@ void hv_new_file_keep(HvNewFile *file)
 
 void hv_new_file_discard(HvNewFile *file)
 {
-    if (file->path) {
-        unlink(file->placed ? file->path : file->part);
+    if (file->placed) {
+        /* The source may have said that it is complete, and what it said may have been lost. */
+        rename(file->path, file->part);
+    } else if (file->path) {
+        unlink(file->part);
     }
     hv_new_file_keep(file);
 }

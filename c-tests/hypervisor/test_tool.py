@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import termios
+import threading
 import time
 import unittest
 
@@ -335,6 +336,42 @@ class Reports(Case):
         self.assertIn("MiB/s   not converging   dirty", said[-1])
         self.assertEqual(sum(line.startswith("not converging: the guest writes as fast") for line in said), 1, said)
         source.kill()
+
+    def test_a_link_that_breaks_before_the_last_word(self):
+        """The source says that it is complete, and the destination does not hear it: nothing may be deleted."""
+        path, made = self.image("source-hd0", 2 * MIB), self.folder / "destination-hd0"
+        destination, _ = self.listen(f"--disk=hd0={made}")
+        front = f"{self.folder}/front"
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(front)
+        server.listen(1)
+        source = self.start("--connect", f"unix:{front}", f"--disk=hd0={path}")
+        near = server.accept()[0]
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(f"{self.folder}/socket")
+        back = threading.Thread(target=self.forward, args=(far, near))
+        back.start()
+        # The file gets its name when everything has come; what the source sends after that is its last word.
+        while (data := near.recv(1 << 16)) and not made.exists():
+            far.sendall(data)
+        for end in (near, far):
+            end.shutdown(socket.SHUT_RDWR)
+        back.join(LIMIT)
+        self.end(source)
+        self.end(destination)
+        self.assertEqual((source.returncode, destination.returncode), (0, 1), (source.err, destination.err))
+        part = pathlib.Path(f"{made}.blkmig-part")
+        self.assertIn(f"all data is in {part}", destination.err)
+        self.assertFalse(made.exists())
+        self.assertTrue(part.read_bytes() == path.read_bytes())
+
+    @staticmethod
+    def forward(one, other):
+        try:
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+        except OSError:
+            pass
 
     def test_a_link_that_stands_still(self):
         ours, theirs = self.pair(24 * MIB)
