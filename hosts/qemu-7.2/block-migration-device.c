@@ -362,17 +362,6 @@ int blkmig_is_read_only(BlockDriverState *bs)
            (blk && blk_get_attached_dev(blk) && !may_write(blk));
 }
 
-static int bdrv_ops_is_allocated(BlockDriverState *bs, int64_t sector, int nb,
-                                 int *pnum)
-{
-    DEVICE_LOCK_GUARD(bs);
-    int64_t count = 0;
-    int ret = bdrv_is_allocated(bs, BYTES(sector), BYTES(nb), &count);
-
-    *pnum = count >> BDRV_SECTOR_BITS;
-    return ret;
-}
-
 /* On the source; the destination's devices are there since they were found. */
 int blkmig_ref(BlockDriverState *bs)
 {

@@ -202,8 +202,7 @@ static int dirty_ops_get(BlockDriverState *bs, int64_t sector)
 
 static void dirty_ops_reset(BlockDriverState *bs, int64_t sector, int nb)
 {
-    bdrv_reset_dirty_bitmap(find_bitmap(bs), BYTES(sector),
-                            BYTES(nb));
+    bdrv_reset_dirty_bitmap(find_bitmap(bs), BYTES(sector), BYTES(nb));
 }
 
 static int64_t dirty_ops_get_count(BlockDriverState *bs)
