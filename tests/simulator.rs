@@ -95,7 +95,7 @@ fn a_search_that_takes_several_steps_goes_well() {
     for number in 0..300 {
         let mut scenario = Scenario::new(number).without_errors();
         scenario.chunk_sectors = 1;
-        scenario.disks = vec![(b"thin".to_vec(), sim::disk::Kind::Normal, 1030 + number * 5)];
+        scenario.disks = vec![("thin".into(), sim::disk::Kind::Normal, 1030 + number * 5)];
         scenario.shared_base = true;
         scenario.source.tiny_extents = true;
         scenario.guest_burst = 10;

@@ -11,12 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use blkmig::buffers::Buffer;
+use blkmig::call::CallContext;
+use blkmig::device_name::DeviceName;
 use blkmig::error::Errno;
 use blkmig::geometry::{Geometry, Sector, Sectors};
 use blkmig::host::{Device, Extent, Host, Stream};
-use blkmig::module::{Module, Options};
+use blkmig::instance::Instance;
 use blkmig::request::{ReadRequest, WriteRequest};
-use blkmig::source::Link;
+use blkmig::settings::Options;
 
 const CHUNK: usize = 4 * 512;
 const CHUNKS: usize = 200;
@@ -140,11 +142,11 @@ impl ThreadHost {
         })
     }
 
-    fn module(&self, options: Options) -> Module<ThreadHost> {
-        let module = Module::new(Geometry::new(4).expect("it is in range"));
-        module.set_options(options).expect("nothing runs");
-        module.set_host(self.clone()).expect("nothing runs");
-        module
+    fn module(&self, options: Options) -> Instance<ThreadHost> {
+        let instance = Instance::new(Geometry::new(4).expect("it is in range"));
+        instance.set_options(options).expect("nothing runs");
+        instance.set_host(self.clone()).expect("nothing runs");
+        instance
     }
 }
 
@@ -166,8 +168,8 @@ impl Host for ThreadHost {
         vec![self.clone()]
     }
 
-    fn find(&self, name: &[u8]) -> Option<ThreadHost> {
-        (name == b"disk").then(|| self.clone())
+    fn find(&self, name: &DeviceName) -> Option<ThreadHost> {
+        (name.as_bytes() == b"disk").then(|| self.clone())
     }
 
     fn drain(&self) {
@@ -195,8 +197,8 @@ impl Device for ThreadHost {
         true
     }
 
-    fn name(&self) -> Vec<u8> {
-        b"disk".to_vec()
+    fn name(&self) -> DeviceName {
+        "disk".into()
     }
     fn length(&self) -> Result<i64, Errno> {
         Ok((CHUNK * CHUNKS) as i64)
@@ -205,7 +207,7 @@ impl Device for ThreadHost {
         false
     }
     fn allocated(&self, range: Sectors) -> Result<Extent, Errno> {
-        Ok(Extent { is: true, sectors: range.count.into() })
+        Ok(Extent { holds: true, sectors: range.count.into() })
     }
     fn read(&self, request: ReadRequest) -> Result<(), Errno> {
         self.queue.add(Job::Read(request));
@@ -294,8 +296,8 @@ impl Stream for Pipe {
     }
 }
 
-fn link(stream: &mut Pipe) -> Link<'_> {
-    Link { stream, monitor: None }
+fn context(stream: &mut Pipe) -> CallContext<'_> {
+    CallContext { stream, monitor: None }
 }
 
 /// How long `f` took.
@@ -308,56 +310,56 @@ fn timed<T>(f: impl FnOnce() -> T) -> (Duration, T) {
 #[test]
 fn row_25_iterate_waits_for_a_completion_and_returns_when_it_comes() {
     let host = ThreadHost::new(Queue { held: AtomicBool::new(true), ..Queue::default() }, true);
-    let module = host.module(Options::default());
+    let instance = host.module(Options::default());
     let mut pipe = Pipe::new();
     host.with_workers(1, || {
-        module.setup(&mut link(&mut pipe)).unwrap();
+        instance.setup(&mut context(&mut pipe)).unwrap();
         let queue = Arc::clone(&host.queue);
         let opener = thread::spawn(move || {
             thread::sleep(Duration::from_millis(30));
             queue.held.store(false, Relaxed);
             queue.changed.notify_all();
         });
-        let (time, step) = timed(|| module.iterate(&mut link(&mut pipe)).unwrap());
+        let (time, step) = timed(|| instance.iterate(&mut context(&mut pipe)).unwrap());
         opener.join().unwrap();
         assert!(step.sent, "it must not return with nothing sent: its caller would spin");
         assert!(time >= Duration::from_millis(25), "{time:?}");
-        module.cleanup(None);
+        instance.cleanup(None);
     });
 }
 
 #[test]
 fn row_25_iterate_waits_for_a_tenth_of_a_second_at_most() {
     let host = ThreadHost::new(Queue { held: AtomicBool::new(true), ..Queue::default() }, true);
-    let module = host.module(Options::default());
+    let instance = host.module(Options::default());
     let mut pipe = Pipe::new();
     host.with_workers(1, || {
-        module.setup(&mut link(&mut pipe)).unwrap();
+        instance.setup(&mut context(&mut pipe)).unwrap();
         // The shortest of three: the rest is this machine's other work.
         let times = [(); 3].map(|()| {
-            let (time, step) = timed(|| module.iterate(&mut link(&mut pipe)).unwrap());
+            let (time, step) = timed(|| instance.iterate(&mut context(&mut pipe)).unwrap());
             assert!(!step.sent && !step.can_finish);
             time
         });
         let time = times.into_iter().min().unwrap();
         assert!((Duration::from_millis(95)..Duration::from_millis(250)).contains(&time), "{times:?}");
         host.queue.held.store(false, Relaxed);
-        module.cleanup(None);
+        instance.cleanup(None);
     });
 }
 
 #[test]
 fn row_25_a_host_without_threads_never_waits() {
     let host = ThreadHost::new(Queue { held: AtomicBool::new(true), ..Queue::default() }, false);
-    let module = host.module(Options::default());
+    let instance = host.module(Options::default());
     let mut pipe = Pipe::new();
     host.with_workers(1, || {
-        module.setup(&mut link(&mut pipe)).unwrap();
-        let (time, step) = timed(|| module.iterate(&mut link(&mut pipe)).unwrap());
+        instance.setup(&mut context(&mut pipe)).unwrap();
+        let (time, step) = timed(|| instance.iterate(&mut context(&mut pipe)).unwrap());
         assert!(!step.sent);
         assert!(time < Duration::from_millis(90), "{time:?}");
         host.queue.held.store(false, Relaxed);
-        module.cleanup(None);
+        instance.cleanup(None);
     });
 }
 
@@ -383,7 +385,7 @@ fn migrate(source: &ThreadHost, destination: &ThreadHost, options: Options) {
             let mut last = 0;
             // On a busy machine all may be over before this thread runs; it looks once even then.
             loop {
-                let bulk = from.status().bulk_active.load(Relaxed);
+                let bulk = from.status().is_bulk_active();
                 let (total, transferred) = from.status().bytes();
                 assert!(transferred <= total, "{transferred} of {total}");
                 if bulk {
@@ -400,10 +402,10 @@ fn migrate(source: &ThreadHost, destination: &ThreadHost, options: Options) {
                 thread::yield_now();
             }
         });
-        from.setup(&mut link(&mut pipe)).unwrap();
+        from.setup(&mut context(&mut pipe)).unwrap();
         to.load(&mut pipe, 1).unwrap();
         for _ in 0..40 {
-            let can_finish = from.iterate(&mut link(&mut pipe)).unwrap().can_finish;
+            let can_finish = from.iterate(&mut context(&mut pipe)).unwrap().can_finish;
             to.load(&mut pipe, 1).unwrap();
             if can_finish {
                 break;
@@ -411,7 +413,7 @@ fn migrate(source: &ThreadHost, destination: &ThreadHost, options: Options) {
         }
         stop.store(true, Relaxed);
         guest.join().unwrap();
-        from.complete(&mut link(&mut pipe)).unwrap();
+        from.complete(&mut context(&mut pipe)).unwrap();
         watcher.join().unwrap();
     });
     to.load(&mut pipe, 1).unwrap();
@@ -453,18 +455,18 @@ fn a_completion_may_be_a_moment_behind_the_flush() {
 fn row_09_cleanup_waits_for_what_is_in_flight() {
     let queue = Queue { delay: Duration::from_millis(20), ..Queue::default() };
     let host = ThreadHost::new(queue, true);
-    let module = host.module(Options { max_reads: 4, ..Options::default() });
+    let instance = host.module(Options { max_reads: 4, ..Options::default() });
     let mut pipe = Pipe::new();
     host.with_workers(2, || {
-        module.setup(&mut link(&mut pipe)).unwrap();
-        module.iterate(&mut link(&mut pipe)).unwrap();
-        assert!(module.status().reads_in_flight() > 0);
-        module.cleanup(None);
-        assert_eq!(module.status().reads_in_flight(), 0);
+        instance.setup(&mut context(&mut pipe)).unwrap();
+        instance.iterate(&mut context(&mut pipe)).unwrap();
+        assert!(instance.status().reads_in_flight() > 0);
+        instance.cleanup(None);
+        assert_eq!(instance.status().reads_in_flight(), 0);
         assert_eq!(host.queue.lock().1, 0);
     });
     pipe.close();
-    assert_eq!(module.status().buffers().0, 0);
+    assert_eq!(instance.status().buffers().0, 0);
 }
 
 /// Storage hangs, and the user cancels: cleanup returns, and what is in flight ends during the next migration.
@@ -475,14 +477,14 @@ fn a_cancel_does_not_wait_for_storage_that_hangs() {
     let (from, to) = (source.module(Options::default()), destination.module(Options::default()));
     let work = || {
         let (mut cancelled, mut pipe) = (Pipe::new(), Pipe::new());
-        from.setup(&mut link(&mut cancelled)).unwrap();
-        from.iterate(&mut link(&mut cancelled)).unwrap();
+        from.setup(&mut context(&mut cancelled)).unwrap();
+        from.iterate(&mut context(&mut cancelled)).unwrap();
         from.cleanup(None);
-        assert!(from.status().reads_in_flight() > 0 && !from.status().active.load(Relaxed));
+        assert!(from.status().reads_in_flight() > 0 && !from.status().is_active());
         (0..CHUNKS).for_each(|chunk| source.guest_writes(chunk, 9));
-        from.setup(&mut link(&mut pipe)).unwrap();
+        from.setup(&mut context(&mut pipe)).unwrap();
         source.queue.held.store(false, Relaxed);
-        from.complete(&mut link(&mut pipe)).unwrap();
+        from.complete(&mut context(&mut pipe)).unwrap();
         (0..2).for_each(|_| to.load(&mut pipe, 1).unwrap());
         [cancelled, pipe].into_iter().for_each(Pipe::close);
     };

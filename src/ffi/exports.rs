@@ -3,24 +3,27 @@
 //! result. What their comments say is the header's text.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 
 use libc::{c_char, c_int, c_void};
 
-use super::host::{CHost, CMonitor, CStream, CStruct, Pointer, Tables, read_struct, struct_size};
+use super::checked_tables::{CStruct, Tables, invalid, read_struct, struct_size};
+use super::host::CHost;
 use super::logger;
-use super::tables::{BlkMigHost, BlkMigOptions, BlkMigStats, BlockDriverState, Monitor, QEMUFile};
-use super::tickets::{self, Parked, redeem};
+use super::stream::{CMonitor, CStream};
+use super::tables::{BlkMigHost, BlkMigOptions, BlkMigStats, Monitor, QEMUFile};
+use crate::call::CallContext;
 use crate::error::{Errno, Error};
 use crate::geometry::Geometry;
-use crate::host::{Host as _, Stream as _};
-use crate::module::{Module, Options, panic_text};
-use crate::source::Link;
+use crate::host::{self, Stream as _};
+use crate::instance::{Instance, panic_text};
+use crate::settings::{self, Options};
+use crate::wire::SECTION_VERSION;
 
 /// The one instance.
-static MODULE: LazyLock<Module<CHost>> = LazyLock::new(|| Module::new(Geometry::QEMU));
+static INSTANCE: LazyLock<Instance<CHost>> = LazyLock::new(|| Instance::new(Geometry::QEMU));
 
 /// Whether the section is registered with the present host.
 static REGISTERED: AtomicBool = AtomicBool::new(false);
@@ -31,7 +34,7 @@ fn boundary<T>(otherwise: T, call: impl FnOnce() -> T) -> T {
         Ok(value) => value,
         Err(panic) => {
             let text = panic_text(&*panic);
-            let _ = catch_unwind(AssertUnwindSafe(|| MODULE.fail(Error::Panic(text))));
+            let _ = catch_unwind(AssertUnwindSafe(|| INSTANCE.fail(Error::Panic(text))));
             otherwise
         }
     }
@@ -42,56 +45,29 @@ fn ret(result: Result<(), Error>) -> c_int {
     result.map_or_else(|error| error.errno().ret(), |()| 0)
 }
 
+/// The host's tables.
+fn tables() -> Result<Arc<Tables>, Error> {
+    let unset = |_| invalid("no host: blk_mig_set_host has not been called".to_owned());
+    INSTANCE.host().map(|host| Arc::clone(&host.0)).map_err(unset)
+}
+
 /// Calls the module with a stream and perhaps a monitor of the host's.
 ///
 /// The pointers are NULL or the host's: they are handed back to it and never followed.
-fn with_link<T>(
+fn with_call<T>(
     f: *mut QEMUFile,
     mon: *mut Monitor,
-    call: impl FnOnce(&mut Link) -> Result<T, Error>,
+    function: impl FnOnce(&mut CallContext) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let tables = MODULE.host().map(|host| Arc::clone(&host.0)).map_err(|error| MODULE.fail(error))?;
-    let mut stream = CStream::new(f, &tables).map_err(|error| MODULE.fail(error))?;
+    let tables = tables().map_err(|error| INSTANCE.fail(error))?;
+    let mut stream = CStream::new(f, &tables).map_err(|error| INSTANCE.fail(error))?;
     let monitor = CMonitor::new(mon, &tables);
-    let monitor = monitor.as_ref().map(|monitor| monitor as &dyn crate::host::Monitor);
-    let called = catch_unwind(AssertUnwindSafe(|| call(&mut Link { stream: &mut stream, monitor })));
+    let monitor = monitor.as_ref().map(|monitor| monitor as &dyn host::Monitor);
+    let called = catch_unwind(AssertUnwindSafe(|| function(&mut CallContext { stream: &mut stream, monitor })));
     called.unwrap_or_else(|panic| {
         stream.set_error(Errno::IO);
-        Err(MODULE.fail(Error::Panic(panic_text(&*panic))))
+        Err(INSTANCE.fail(Error::Panic(panic_text(&*panic))))
     })
-}
-
-/// A request of the host's block layer has ended.
-pub(super) unsafe extern "C" fn completed(opaque: *mut c_void, ret: c_int) {
-    boundary((), || {
-        let result = Errno::check(ret.into());
-        match redeem(opaque, |parked| matches!(parked, Parked::Read(_) | Parked::Write(_))) {
-            Some(Parked::Read(request)) => {
-                let now = MODULE.host().map_or(0, |host| host.now_ns());
-                request.complete(now, result);
-            }
-            Some(Parked::Write(request)) => request.complete(result),
-            _ => log::error!("the host completed a request that is not in flight; ignored"),
-        }
-    });
-}
-
-/// The host's stream has done with a buffer.
-pub(super) unsafe extern "C" fn released(opaque: *mut c_void) {
-    boundary((), || {
-        if redeem(opaque, |parked| matches!(parked, Parked::Lent(_))).is_none() {
-            log::error!("the host released a buffer that it does not have; ignored");
-        }
-    });
-}
-
-/// The host's block layer has come to a device.
-pub(super) unsafe extern "C" fn visit(opaque: *mut c_void, bs: *mut BlockDriverState) {
-    boundary((), || {
-        if let Some(bs) = NonNull::new(bs) {
-            tickets::visited(opaque, Pointer(bs));
-        }
-    });
 }
 
 /// Takes the host's tables, which are copied and may be freed afterwards. Call it before anything else.
@@ -107,9 +83,9 @@ pub unsafe extern "C" fn blk_mig_set_host(host: *const BlkMigHost) -> c_int {
         // SAFETY: the caller's promise.
         let tables = match unsafe { Tables::new(host) } {
             Ok(tables) => Arc::new(tables),
-            Err(error) => return MODULE.fail(error).errno().ret(),
+            Err(error) => return INSTANCE.fail(error).errno().ret(),
         };
-        let result = MODULE.set_host(CHost(Arc::clone(&tables)));
+        let result = INSTANCE.set_host(CHost(Arc::clone(&tables)));
         if result.is_ok() {
             logger::send_to(&tables.system);
             REGISTERED.store(false, Relaxed);
@@ -124,18 +100,18 @@ pub unsafe extern "C" fn blk_mig_set_host(host: *const BlkMigHost) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_init() {
     boundary((), || {
-        let host = match MODULE.host() {
-            Ok(host) => host,
+        let tables = match tables() {
+            Ok(tables) => tables,
             Err(error) => {
-                MODULE.fail(error);
+                INSTANCE.fail(error);
                 return;
             }
         };
         if REGISTERED.swap(true, Relaxed) {
-            MODULE.succeed();
+            INSTANCE.clear_error();
             return;
         }
-        let Some(register) = host.0.system.register_savevm_live else { return };
+        let Some(register) = tables.system.register_savevm_live else { return };
         let opaque = (&raw const REGISTERED).cast_mut().cast::<c_void>();
         // SAFETY: the host has given a function of this type; the name is a static string, the callbacks are functions, and
         // nobody follows the opaque pointer, which is static too.
@@ -144,7 +120,7 @@ pub extern "C" fn blk_mig_init() {
                 ptr::null_mut(),
                 c"block".as_ptr(),
                 0,
-                1,
+                SECTION_VERSION,
                 Some(blk_mig_set_params),
                 Some(blk_mig_save_live),
                 ptr::null_mut(),
@@ -155,9 +131,9 @@ pub extern "C" fn blk_mig_init() {
         match Errno::from_ret(registered.into()) {
             Some(errno) => {
                 REGISTERED.store(false, Relaxed);
-                MODULE.fail(Error::Register(errno));
+                INSTANCE.fail(Error::Interface { text: format!("register_savevm_live failed: {errno}"), errno });
             }
-            None => MODULE.succeed(),
+            None => INSTANCE.clear_error(),
         }
     });
 }
@@ -165,20 +141,20 @@ pub extern "C" fn blk_mig_init() {
 /// Returns 1 while devices are being migrated from here, else 0. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_active() -> c_int {
-    boundary(0, || MODULE.status().active.load(Relaxed).into())
+    boundary(0, || INSTANCE.status().is_active().into())
 }
 
 /// Returns 1 while the bulk phase runs, else 0. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_bulk_active() -> c_int {
-    boundary(0, || MODULE.status().bulk_active.load(Relaxed).into())
+    boundary(0, || INSTANCE.status().is_bulk_active().into())
 }
 
 /// Total and transferred bytes, 0 when nothing is active, as it was in the original.
 fn active_bytes() -> (u64, u64) {
     boundary((0, 0), || {
-        let status = MODULE.status();
-        if status.active.load(Relaxed) { status.bytes() } else { (0, 0) }
+        let status = INSTANCE.status();
+        if status.is_active() { status.bytes() } else { (0, 0) }
     })
 }
 
@@ -209,7 +185,7 @@ pub extern "C" fn blk_mig_bytes_total() -> u64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_set_params(blk_enable: c_int, shared_base: c_int, opaque: *mut c_void) {
     let _ = opaque;
-    boundary((), || MODULE.set_params(blk_enable != 0, shared_base != 0));
+    boundary((), || INSTANCE.set_params(blk_enable != 0, shared_base != 0));
 }
 
 /// The original's callback: a migration in stages, each of which writes one section.
@@ -229,12 +205,11 @@ pub extern "C" fn blk_mig_save_live(mon: *mut Monitor, f: *mut QEMUFile, stage: 
     let _ = opaque;
     boundary(0, || {
         if stage < 0 {
-            let tables = MODULE.host().map(|host| Arc::clone(&host.0));
-            let monitor = tables.ok().and_then(|tables| CMonitor::new(mon, &tables));
-            MODULE.cleanup(monitor.as_ref().map(|monitor| monitor as &dyn crate::host::Monitor));
+            let monitor = tables().ok().and_then(|tables| CMonitor::new(mon, &tables));
+            INSTANCE.cleanup(monitor.as_ref().map(|monitor| monitor as &dyn host::Monitor));
             return 0;
         }
-        let result = with_link(f, mon, |link| Ok(MODULE.save_live(link, stage)));
+        let result = with_call(f, mon, |call| Ok(INSTANCE.save_live(call, stage)));
         result.unwrap_or_else(|error| if matches!(error, Error::Panic(_)) { 0 } else { error.errno().ret() })
     })
 }
@@ -248,7 +223,7 @@ pub extern "C" fn blk_mig_save_live(mon: *mut Monitor, f: *mut QEMUFile, stage: 
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_load(f: *mut QEMUFile, opaque: *mut c_void, version_id: c_int) -> c_int {
     let _ = opaque;
-    boundary(Errno::IO.ret(), || ret(with_link(f, ptr::null_mut(), |link| MODULE.load(link.stream, version_id))))
+    boundary(Errno::IO.ret(), || ret(with_call(f, ptr::null_mut(), |call| INSTANCE.load(call.stream, version_id))))
 }
 
 /// Sets a migration up: takes references to the devices, starts dirty tracking and writes the first section.
@@ -258,7 +233,7 @@ pub extern "C" fn blk_mig_load(f: *mut QEMUFile, opaque: *mut c_void, version_id
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_setup(f: *mut QEMUFile, opaque: *mut c_void) -> c_int {
     let _ = opaque;
-    boundary(Errno::IO.ret(), || ret(with_link(f, ptr::null_mut(), |link| MODULE.setup(link))))
+    boundary(Errno::IO.ret(), || ret(with_call(f, ptr::null_mut(), |call| INSTANCE.setup(call))))
 }
 
 /// One step: writes a section with what the rate limit allows, `max_buffers` chunks at most, and keeps reads going for the
@@ -270,7 +245,7 @@ pub extern "C" fn blk_mig_save_setup(f: *mut QEMUFile, opaque: *mut c_void) -> c
 pub extern "C" fn blk_mig_save_iterate(f: *mut QEMUFile, opaque: *mut c_void) -> c_int {
     let _ = opaque;
     boundary(Errno::IO.ret(), || {
-        let step = with_link(f, ptr::null_mut(), |link| MODULE.iterate(link));
+        let step = with_call(f, ptr::null_mut(), |call| INSTANCE.iterate(call));
         step.map_or_else(|error| error.errno().ret(), |step| step.sent.into())
     })
 }
@@ -283,7 +258,7 @@ pub extern "C" fn blk_mig_save_iterate(f: *mut QEMUFile, opaque: *mut c_void) ->
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_complete(f: *mut QEMUFile, opaque: *mut c_void) -> c_int {
     let _ = opaque;
-    boundary(Errno::IO.ret(), || ret(with_link(f, ptr::null_mut(), |link| MODULE.complete(link))))
+    boundary(Errno::IO.ret(), || ret(with_call(f, ptr::null_mut(), |call| INSTANCE.complete(call))))
 }
 
 /// Returns every byte that the destination still lacks: not read yet, in flight, waiting to be sent, or dirty. 0 when no
@@ -295,7 +270,7 @@ pub extern "C" fn blk_mig_save_complete(f: *mut QEMUFile, opaque: *mut c_void) -
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_pending(opaque: *mut c_void) -> u64 {
     let _ = opaque;
-    boundary(0, || MODULE.pending())
+    boundary(0, || INSTANCE.pending())
 }
 
 /// The same for a host that stops the guest as soon as the pending bytes are no more than a `threshold` of its own, the bytes
@@ -307,7 +282,7 @@ pub extern "C" fn blk_mig_save_pending(opaque: *mut c_void) -> u64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_pending_switchover(opaque: *mut c_void, threshold: u64) -> u64 {
     let _ = opaque;
-    boundary(0, || MODULE.pending_switchover(threshold))
+    boundary(0, || INSTANCE.pending_switchover(threshold))
 }
 
 /// Ends whatever runs: waits for what is in flight (`aio_flush`, which may return early here), then gives everything back to
@@ -315,7 +290,7 @@ pub extern "C" fn blk_mig_save_pending_switchover(opaque: *mut c_void, threshold
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_cleanup(opaque: *mut c_void) {
     let _ = opaque;
-    boundary((), || MODULE.cleanup(None));
+    boundary((), || INSTANCE.cleanup(None));
 }
 
 // SAFETY: repr(C), a size_t first, then 32-bit numbers.
@@ -324,18 +299,13 @@ unsafe impl CStruct for BlkMigOptions {
     const NAME: &'static str = "BlkMigOptions";
 }
 
-/// An option that is on or off.
-fn switch(field: &'static str, value: u32) -> Result<bool, Error> {
-    if value > 1 { Err(Error::Option { field, value, most: 1 }) } else { Ok(value == 1) }
-}
-
 fn read_options(options: &BlkMigOptions) -> Result<Options, Error> {
     Ok(Options {
         max_buffers: options.max_buffers,
         max_reads: options.max_reads,
         max_writes: options.max_writes,
-        zero_blocks: switch("zero_blocks", options.zero_blocks)?,
-        accept_tail_garbage: switch("accept_tail_garbage", options.accept_tail_garbage)?,
+        zero_blocks: settings::ZERO_BLOCKS.is_on(options.zero_blocks)?,
+        accept_tail_garbage: settings::ACCEPT_TAIL_GARBAGE.is_on(options.accept_tail_garbage)?,
     })
 }
 
@@ -352,14 +322,14 @@ pub unsafe extern "C" fn blk_mig_set_options(options: *const BlkMigOptions) -> c
         // SAFETY: the caller's promise.
         let options = unsafe { read_struct(options, "BlkMigOptions") };
         match options.and_then(|options| read_options(&options)) {
-            Ok(options) => ret(MODULE.set_options(options)),
-            Err(error) => MODULE.fail(error).errno().ret(),
+            Ok(options) => ret(INSTANCE.set_options(options)),
+            Err(error) => INSTANCE.fail(error).errno().ret(),
         }
     })
 }
 
 fn stats(struct_size: usize) -> BlkMigStats {
-    let status = MODULE.status();
+    let status = INSTANCE.status();
     let (bytes_total, bytes_transferred) = status.bytes();
     let (buffers_in_use, buffers_peak) = status.buffers();
     BlkMigStats {
@@ -394,7 +364,7 @@ pub unsafe extern "C" fn blk_mig_get_stats(stats: *mut BlkMigStats) -> c_int {
         // SAFETY: the caller's promise.
         let struct_size = match unsafe { struct_size(stats, "BlkMigStats", "BlkMigStats") } {
             Ok(size) => size,
-            Err(error) => return MODULE.fail(error).errno().ret(),
+            Err(error) => return INSTANCE.fail(error).errno().ret(),
         };
         let filled = self::stats(struct_size);
         let bytes = struct_size.min(size_of::<BlkMigStats>());
@@ -416,7 +386,7 @@ pub unsafe extern "C" fn blk_mig_get_stats(stats: *mut BlkMigStats) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blk_mig_last_error(buf: *mut c_char, size: usize) -> usize {
     boundary(0, || {
-        let text = MODULE.last_error();
+        let text = INSTANCE.last_error();
         if !buf.is_null() && size > 0 {
             let bytes = text.len().min(size - 1);
             // SAFETY: the caller's promise: there is room for these bytes and the NUL.

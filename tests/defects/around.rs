@@ -3,11 +3,10 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 
+use blkmig::call::CallContext;
 use blkmig::error::{Errno, Error};
-use blkmig::module::{MOST, Options};
-use blkmig::source::Link;
+use blkmig::settings::{MAX_NUMBER, Options};
 
 use crate::bench::{Bench, PLAIN, QUICK, once, record};
 use crate::sim::Call;
@@ -21,7 +20,7 @@ fn a_length_that_changes_and_changes_back_ends_the_migration() {
         let mut bench = Bench::one(1, 5, QUICK);
         bench.setup().unwrap();
         bench.source.disks.borrow_mut()[0].says = Some(Ok(sectors * 512));
-        let resized = Error::Resized { device: "hd0".to_owned(), was: 5 * 512, is: sectors * 512 };
+        let resized = Error::Resized { device: "hd0".into(), was: 5 * 512, is: sectors * 512 };
         assert_eq!(bench.iterate(), Err(resized.clone()));
         bench.source.disks.borrow_mut()[0].says = None;
         assert_eq!(bench.complete(), Err(resized), "it stays failed");
@@ -36,7 +35,7 @@ fn a_device_that_appears_or_goes_away_ends_the_migration() {
         bench.setup().unwrap();
         bench.run_dry();
         bench.source.disks.borrow_mut()[1].kind = Kind::Normal;
-        assert_eq!(bench.complete(), Err(Error::Appeared("hd1".to_owned())));
+        assert_eq!(bench.complete(), Err(Error::Appeared("hd1".into())));
         bench.check_released();
     }
     let disks = [("hd0", Kind::Normal, 5), ("hd1", Kind::Normal, 3)];
@@ -51,7 +50,7 @@ fn a_device_that_appears_or_goes_away_ends_the_migration() {
 
 #[test]
 fn a_device_that_is_replaced_or_not_listed_any_more_ends_the_migration() {
-    for (replaced, error) in [(true, Error::Appeared("hd0".to_owned())), (false, Error::WentAway("hd0".to_owned()))] {
+    for (replaced, error) in [(true, Error::Appeared("hd0".into())), (false, Error::WentAway("hd0".into()))] {
         // Before the last stage, and in its midst: at the last read of all.
         for late in [false, true] {
             let change = move |machine: &Machine| {
@@ -137,7 +136,7 @@ fn a_cancel_does_not_wait_for_storage_that_hangs() {
     // All but the buffers has been given back.
     assert_eq!(bench.from.status().buffers().0, 4);
     let held = bench.source.disks.borrow().iter().any(|disk| disk.held > 0 || disk.tracking);
-    assert!(!held && !bench.from.status().active.load(Relaxed));
+    assert!(!held && !bench.from.status().is_active());
     // The reads end in the middle of the next migration, which has nothing of theirs.
     bench.source.hangs.set(false);
     bench.sections.clear();
@@ -173,7 +172,7 @@ fn stage_1_takes_over_what_an_earlier_migration_has_left() {
     for identity in [1, 2] {
         bench.stream.identity = identity;
         bench.stream.section.clear();
-        assert_eq!(bench.from.save_live(&mut Link { stream: &mut bench.stream, monitor: None }, 1), 0);
+        assert_eq!(bench.from.save_live(&mut CallContext { stream: &mut bench.stream, monitor: None }, 1), 0);
         assert_eq!((bench.stream.failed, bench.source.disks.borrow()[0].held), (None, 1));
         bench.sections = vec![std::mem::take(&mut bench.stream.section)];
         bench.iterate().unwrap();
@@ -188,7 +187,7 @@ fn another_stream_is_refused_in_every_stage() {
     let mut bench = Bench::one(1, 5, QUICK);
     bench.stream.identity = 1;
     bench.from.set_params(true, false);
-    let live = |stream: &mut OutStream, stage| bench.from.save_live(&mut Link { stream, monitor: None }, stage);
+    let live = |stream: &mut OutStream, stage| bench.from.save_live(&mut CallContext { stream, monitor: None }, stage);
     assert_eq!(live(&mut bench.stream, 1), 0);
     for stage in [2, 3] {
         let mut other = OutStream::new(&bench.source, None);
@@ -199,7 +198,7 @@ fn another_stream_is_refused_in_every_stage() {
     bench.sections.push(std::mem::take(&mut bench.stream.section));
     let mut other = OutStream::new(&bench.source, None);
     other.identity = 2;
-    assert_eq!(bench.from.iterate(&mut Link { stream: &mut other, monitor: None }), Err(Error::OtherStream));
+    assert_eq!(bench.from.iterate(&mut CallContext { stream: &mut other, monitor: None }), Err(Error::OtherStream));
     bench.run_dry();
     bench.complete().unwrap();
     bench.check_migrated();
@@ -212,7 +211,7 @@ fn another_stream_is_refused_and_the_migration_goes_on() {
     bench.setup().unwrap();
     let mut other = OutStream::new(&bench.source, None);
     other.identity = 2;
-    assert_eq!(bench.from.complete(&mut Link { stream: &mut other, monitor: None }), Err(Error::OtherStream));
+    assert_eq!(bench.from.complete(&mut CallContext { stream: &mut other, monitor: None }), Err(Error::OtherStream));
     assert!(other.section.is_empty());
     assert_eq!(Error::OtherStream.errno(), Errno::INVALID);
     bench.run_dry();
@@ -238,14 +237,14 @@ fn stages_of_a_host_that_never_set_parameters_are_empty() {
     let bench = Bench::one(1, 5, QUICK);
     for stage in 1..=3 {
         let mut stream = OutStream::new(&bench.source, None);
-        assert_eq!(bench.from.save_live(&mut Link { stream: &mut stream, monitor: None }, stage), 1);
+        assert_eq!(bench.from.save_live(&mut CallContext { stream: &mut stream, monitor: None }, stage), 1);
         assert_eq!((stream.section, stream.failed), (2_u64.to_be_bytes().to_vec(), None));
     }
     // One that is unknown, or out of turn, is the stream's error.
     bench.from.set_params(true, false);
     for stage in [0, 2, 3, 4] {
         let mut stream = OutStream::new(&bench.source, None);
-        assert_eq!(bench.from.save_live(&mut Link { stream: &mut stream, monitor: None }, stage), 0);
+        assert_eq!(bench.from.save_live(&mut CallContext { stream: &mut stream, monitor: None }, stage), 0);
         assert_eq!(stream.failed, Some(Errno::INVALID), "stage {stage}");
     }
 }
@@ -258,12 +257,12 @@ fn a_call_from_within_another_is_refused() {
     bench.iterate().unwrap();
     bench.stream.failed = Some(Errno::IO);
     let inner = Rc::new(RefCell::new(Vec::new()));
-    let (results, module) = (Rc::clone(&inner), Rc::clone(&bench.from));
+    let (results, instance) = (Rc::clone(&inner), Rc::clone(&bench.from));
     let machine = Rc::downgrade(&bench.source);
     *bench.source.script.borrow_mut() = Some(Rc::new(move |_: &Machine, call| {
         if call == Call::Print {
             let mut stream = OutStream::new(&machine.upgrade().expect("it runs"), None);
-            results.borrow_mut().push(module.complete(&mut Link { stream: &mut stream, monitor: None }));
+            results.borrow_mut().push(instance.complete(&mut CallContext { stream: &mut stream, monitor: None }));
         }
     }));
     assert_eq!(bench.complete(), Err(Error::Stream(Errno::IO)));
@@ -309,7 +308,7 @@ fn data_past_the_end_of_a_shorter_device() {
     for accept in [false, true] {
         let options = Options { accept_tail_garbage: accept, ..Options::default() };
         let bench = Bench::new(4, &[("hd0", Kind::Normal, 3)], PLAIN, options);
-        let short = Error::TooShort { device: "hd0".to_owned(), length: 3 * 512, source_length: 4 * 512 };
+        let short = Error::TooShort { device: "hd0".into(), length: 3 * 512, source_length: 4 * 512 };
         assert_eq!(bench.load(&section), if accept { Ok(()) } else { Err(short) });
         assert_eq!(bench.changed(0).len(), if accept { 3 } else { 0 });
         bench.check_released();
@@ -389,9 +388,9 @@ fn absurd_options_are_refused_by_name_and_change_nothing() {
     let mut bench = Bench::one(1, 5, PLAIN);
     bench.from.set_options(Options { max_reads: 2, ..Options::default() }).unwrap();
     let absurd = [
-        ("max_buffers", Options { max_buffers: MOST + 1, ..Options::default() }),
-        ("max_reads", Options { max_reads: MOST + 1, ..Options::default() }),
-        ("max_writes", Options { max_writes: MOST + 1, ..Options::default() }),
+        ("max_buffers", Options { max_buffers: MAX_NUMBER + 1, ..Options::default() }),
+        ("max_reads", Options { max_reads: MAX_NUMBER + 1, ..Options::default() }),
+        ("max_writes", Options { max_writes: MAX_NUMBER + 1, ..Options::default() }),
     ];
     for (field, options) in absurd {
         let error = bench.from.set_options(options).unwrap_err();
@@ -403,7 +402,8 @@ fn absurd_options_are_refused_by_name_and_change_nothing() {
     bench.iterate().unwrap();
     assert_eq!(bench.source.ios.borrow().len(), 2, "reads in flight");
     bench.from.cleanup(None);
-    let largest = Options { max_buffers: MOST, max_reads: MOST, max_writes: MOST, ..Options::default() };
+    let largest =
+        Options { max_buffers: MAX_NUMBER, max_reads: MAX_NUMBER, max_writes: MAX_NUMBER, ..Options::default() };
     bench.from.set_options(largest).unwrap();
     assert_eq!(bench.from.last_error(), "");
 }

@@ -4,10 +4,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use blkmig::call::CallContext;
 use blkmig::error::Error;
 use blkmig::geometry::Geometry;
-use blkmig::module::{Module, Options};
-use blkmig::source::{Link, Step};
+use blkmig::instance::Instance;
+use blkmig::settings::Options;
+use blkmig::source::Step;
 
 use crate::sim::disk::{Disk, Kind};
 use crate::sim::guest::GuestMode;
@@ -43,8 +45,8 @@ pub(crate) struct Bench {
     pub(crate) sim: Rc<Sim>,
     pub(crate) source: Rc<Machine>,
     pub(crate) destination: Rc<Machine>,
-    pub(crate) from: Rc<Module<SimHost>>,
-    pub(crate) to: Rc<Module<SimHost>>,
+    pub(crate) from: Rc<Instance<SimHost>>,
+    pub(crate) to: Rc<Instance<SimHost>>,
     pub(crate) stream: OutStream,
     pub(crate) monitor: Option<SimMonitor>,
     pub(crate) sections: Vec<Vec<u8>>,
@@ -67,10 +69,10 @@ impl Bench {
         };
         let (source, destination) = (machine("source", make(100)), machine("destination", make(200)));
         let [from, to] = [&source, &destination].map(|machine| {
-            let module = Rc::new(Module::new(Geometry::new(chunk).expect("it is in range")));
-            module.set_options(options).expect("nothing runs");
-            module.set_host(SimHost(Rc::clone(machine))).expect("nothing runs");
-            module
+            let instance = Rc::new(Instance::new(Geometry::new(chunk).expect("it is in range")));
+            instance.set_options(options).expect("nothing runs");
+            instance.set_host(SimHost(Rc::clone(machine))).expect("nothing runs");
+            instance
         });
         let stream = OutStream::new(&source, None);
         let model = disks.iter().map(|(name, kind, sectors)| ModelDisk {
@@ -91,11 +93,11 @@ impl Bench {
     fn section<T>(
         &mut self,
         last: bool,
-        call: impl FnOnce(&Module<SimHost>, &mut Link) -> Result<T, Error>,
+        call: impl FnOnce(&Instance<SimHost>, &mut CallContext) -> Result<T, Error>,
     ) -> Result<T, Error> {
         self.stream.next_step();
         let monitor = self.monitor.as_ref().map(|monitor| monitor as &dyn blkmig::host::Monitor);
-        let result = call(&self.from, &mut Link { stream: &mut self.stream, monitor });
+        let result = call(&self.from, &mut CallContext { stream: &mut self.stream, monitor });
         let section = std::mem::take(&mut self.stream.section);
         if result.is_ok() {
             self.model.section(&section, last).expect("the section is by the book");
@@ -105,15 +107,15 @@ impl Bench {
     }
 
     pub(crate) fn setup(&mut self) -> Result<(), Error> {
-        self.section(false, Module::setup)
+        self.section(false, Instance::setup)
     }
 
     pub(crate) fn iterate(&mut self) -> Result<Step, Error> {
-        self.section(false, Module::iterate)
+        self.section(false, Instance::iterate)
     }
 
     pub(crate) fn complete(&mut self) -> Result<(), Error> {
-        self.section(true, Module::complete)
+        self.section(true, Instance::complete)
     }
 
     /// Steps until nothing is left, with everything that is in flight completed in between.

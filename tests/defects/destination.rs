@@ -2,7 +2,7 @@
 //! Rows about the incoming side. The sections are made here by hand.
 
 use blkmig::error::{Errno, Error};
-use blkmig::module::Options;
+use blkmig::settings::Options;
 
 use crate::bench::{Bench, PLAIN, QUICK, record};
 use crate::sim::disk::{Kind, pattern};
@@ -47,7 +47,7 @@ fn row_14_an_address_past_the_end_is_refused() {
                 let bench = Bench::one(4, 10, features);
                 let bad = if zero { zero_block(sector, "hd0") } else { block(sector, "hd0", &payload(0, 4)) };
                 let error = bench.load(&section(&[bad])).unwrap_err();
-                let expected = Error::Address { device: "hd0".to_owned(), sector, total: 10 };
+                let expected = Error::Address { device: "hd0".into(), sector, total: 10 };
                 assert_eq!(error, expected);
                 assert_eq!(error.errno(), Errno::INVALID);
                 assert_eq!(bench.changed(0), [] as [u64; 0], "nothing is written");
@@ -203,7 +203,7 @@ fn a_failed_write_ends_the_load() {
         let error =
             bench.load(&section(&[block(4, "hd0", &payload(4, 1)), block(5, "hd0", &payload(5, 1))])).unwrap_err();
         assert!(
-            matches!(&error, Error::Write { device, sector: 4 | 5, errno: Errno::IO } if device == "hd0"),
+            matches!(&error, Error::Write { device, sector: 4 | 5, errno: Errno::IO } if device.as_bytes() == b"hd0"),
             "{error}"
         );
         bench.check_released();

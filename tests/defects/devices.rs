@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use blkmig::error::{Errno, Error};
-use blkmig::module::Options;
+use blkmig::settings::Options;
 
 use crate::bench::{Bench, QUICK, record};
 use crate::sim::Call;
@@ -36,7 +36,7 @@ fn row_20_a_second_start_is_refused_or_clean() {
     let mut bench = Bench::one(1, 6, QUICK);
     bench.setup().unwrap();
     bench.iterate().unwrap();
-    assert_eq!(bench.from.setup(&mut link(&mut Bench::one(1, 1, QUICK))), Err(Error::Busy));
+    assert_eq!(bench.from.setup(&mut context(&mut Bench::one(1, 1, QUICK))), Err(Error::Busy));
     assert_eq!(bench.from.status().bytes().0, 6 * 512, "it goes on unharmed");
     assert_eq!(Error::Busy.errno(), Errno::BUSY);
     bench.run_dry();
@@ -54,8 +54,8 @@ fn row_20_a_second_start_is_refused_or_clean() {
     bench.check_migrated();
 }
 
-fn link(bench: &mut Bench) -> blkmig::source::Link<'_> {
-    blkmig::source::Link { stream: &mut bench.stream, monitor: None }
+fn context(bench: &mut Bench) -> blkmig::call::CallContext<'_> {
+    blkmig::call::CallContext { stream: &mut bench.stream, monitor: None }
 }
 
 #[test]

@@ -7,12 +7,14 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use blkmig::call::CallContext;
+use blkmig::device_name::DeviceName;
 use blkmig::error::Errno;
 use blkmig::geometry::{Geometry, Sector, Sectors};
 use blkmig::host::{Device, Extent, Host, Stream};
-use blkmig::module::{Module, Options};
+use blkmig::instance::Instance;
 use blkmig::request::ReadRequest;
-use blkmig::source::Link;
+use blkmig::settings::Options;
 
 struct World {
     bytes: u64,
@@ -33,7 +35,7 @@ impl Host for Endless {
     fn devices(&self) -> Vec<Endless> {
         vec![self.clone()]
     }
-    fn find(&self, _name: &[u8]) -> Option<Endless> {
+    fn find(&self, _name: &DeviceName) -> Option<Endless> {
         None
     }
     fn drain(&self) {}
@@ -50,8 +52,8 @@ impl Device for Endless {
         true
     }
 
-    fn name(&self) -> Vec<u8> {
-        b"endless".to_vec()
+    fn name(&self) -> DeviceName {
+        "endless".into()
     }
     fn length(&self) -> Result<i64, Errno> {
         Ok(i64::try_from(self.0.bytes).expect("it is no more than 8 EiB"))
@@ -60,10 +62,10 @@ impl Device for Endless {
         false
     }
     fn allocated(&self, range: Sectors) -> Result<Extent, Errno> {
-        Ok(Extent { is: true, sectors: range.count.into() })
+        Ok(Extent { holds: true, sectors: range.count.into() })
     }
     fn known_zero(&self, range: Sectors) -> Option<Extent> {
-        Some(Extent { is: true, sectors: range.count.into() })
+        Some(Extent { holds: true, sectors: range.count.into() })
     }
     fn read(&self, _request: ReadRequest) -> Result<(), Errno> {
         unreachable!("it is known to be zero")
@@ -116,7 +118,7 @@ impl Stream for Sink {
     fn set_error(&mut self, _errno: Errno) {}
 }
 
-fn endless(bytes: u64, options: Options) -> (Rc<World>, Module<Endless>) {
+fn endless(bytes: u64, options: Options) -> (Rc<World>, Instance<Endless>) {
     let world = Rc::new(World {
         bytes,
         now: Cell::new(1),
@@ -125,47 +127,47 @@ fn endless(bytes: u64, options: Options) -> (Rc<World>, Module<Endless>) {
         can_search: Cell::new(true),
         looks: Cell::default(),
     });
-    let module = Module::new(Geometry::QEMU);
-    module.set_options(options).expect("nothing runs");
-    module.set_host(Endless(Rc::clone(&world))).expect("nothing runs");
-    (world, module)
+    let instance = Instance::new(Geometry::QEMU);
+    instance.set_options(options).expect("nothing runs");
+    instance.set_host(Endless(Rc::clone(&world))).expect("nothing runs");
+    (world, instance)
 }
 
 #[test]
 fn row_06_the_bandwidth_is_right_past_two_gigabytes() {
-    let (world, module) = endless(5 << 30, Options::default());
+    let (world, instance) = endless(5 << 30, Options::default());
     let mut stream = Sink(Rc::clone(&world));
-    module.setup(&mut Link { stream: &mut stream, monitor: None }).unwrap();
+    instance.setup(&mut CallContext { stream: &mut stream, monitor: None }).unwrap();
     let mut steps = 0;
-    while module.pending() > 0 {
-        let step = module.iterate(&mut Link { stream: &mut stream, monitor: None }).unwrap();
-        let pending = module.pending();
+    while instance.pending() > 0 {
+        let step = instance.iterate(&mut CallContext { stream: &mut stream, monitor: None }).unwrap();
+        let pending = instance.pending();
         // 30 ms are 30 MB, give or take what the records' heads cost.
         assert!(step.can_finish || pending >= 29_000_000, "{pending} bytes fit the downtime");
         assert!(!step.can_finish || pending <= 31_000_000, "{pending} bytes do not fit the downtime");
         steps += 1;
         assert!(steps < 1000);
     }
-    let bandwidth = module.status().bandwidth.load(Relaxed);
+    let bandwidth = instance.status().bandwidth.load(Relaxed);
     assert!((990_000_000..1_010_000_000).contains(&bandwidth), "{bandwidth} bytes a second");
-    assert_eq!(module.status().bytes(), (5 << 30, 5 << 30));
+    assert_eq!(instance.status().bytes(), (5 << 30, 5 << 30));
     // 1 GiB takes a second: far more than the downtime allows, and no overflow says otherwise.
     world.dirty.borrow_mut().extend(0..1024);
-    assert!(!module.iterate(&mut Link { stream: &mut stream, monitor: None }).unwrap().can_finish);
-    module.complete(&mut Link { stream: &mut stream, monitor: None }).unwrap();
-    assert!(module.status().wire_bytes.load(Relaxed) > 6 << 30);
+    assert!(!instance.iterate(&mut CallContext { stream: &mut stream, monitor: None }).unwrap().can_finish);
+    instance.complete(&mut CallContext { stream: &mut stream, monitor: None }).unwrap();
+    assert!(instance.status().wire_bytes.load(Relaxed) > 6 << 30);
 }
 
 #[test]
 fn row_06_four_tebibytes_are_counted() {
-    let (world, module) = endless(4 << 40, Options { zero_blocks: true, max_buffers: 1 << 20, ..Options::default() });
+    let (world, instance) = endless(4 << 40, Options { zero_blocks: true, max_buffers: 1 << 20, ..Options::default() });
     let mut stream = Sink(Rc::clone(&world));
-    module.setup(&mut Link { stream: &mut stream, monitor: None }).unwrap();
-    assert_eq!(module.pending(), 4 << 40);
+    instance.setup(&mut CallContext { stream: &mut stream, monitor: None }).unwrap();
+    assert_eq!(instance.pending(), 4 << 40);
     world.dirty.borrow_mut().insert((4 << 20) - 1);
-    module.complete(&mut Link { stream: &mut stream, monitor: None }).unwrap();
-    assert_eq!(module.status().bytes(), (4 << 40, 4 << 40));
-    assert_eq!(module.status().chunks_zero.load(Relaxed), 4 << 20);
+    instance.complete(&mut CallContext { stream: &mut stream, monitor: None }).unwrap();
+    assert_eq!(instance.status().bytes(), (4 << 40, 4 << 40));
+    assert_eq!(instance.status().chunks_zero.load(Relaxed), 4 << 20);
     assert!(world.dirty.borrow().is_empty());
 }
 
@@ -173,17 +175,17 @@ fn row_06_four_tebibytes_are_counted() {
 #[test]
 fn a_step_looks_at_a_bounded_number_of_chunks() {
     const CHUNKS: u64 = 1 << 20;
-    let (world, module) =
+    let (world, instance) =
         endless(CHUNKS << 20, Options { zero_blocks: true, max_buffers: 1 << 20, ..Options::default() });
     world.can_search.set(false);
     let mut stream = Sink(Rc::clone(&world));
-    module.setup(&mut Link { stream: &mut stream, monitor: None }).unwrap();
-    while module.status().bulk_active.load(Relaxed) {
-        module.iterate(&mut Link { stream: &mut stream, monitor: None }).unwrap();
+    instance.setup(&mut CallContext { stream: &mut stream, monitor: None }).unwrap();
+    while instance.status().is_bulk_active() {
+        instance.iterate(&mut CallContext { stream: &mut stream, monitor: None }).unwrap();
     }
     let mut step = || {
         world.looks.set(0);
-        module.iterate(&mut Link { stream: &mut stream, monitor: None }).unwrap();
+        instance.iterate(&mut CallContext { stream: &mut stream, monitor: None }).unwrap();
         world.looks.get()
     };
     let dirty = |chunks: &[u64]| world.dirty.borrow_mut().extend(chunks);
@@ -197,6 +199,6 @@ fn a_step_looks_at_a_bounded_number_of_chunks() {
     }
     assert!(steps > 10, "{steps} steps for a million chunks");
     dirty(&[0, 7, CHUNKS / 2, CHUNKS - 1]);
-    module.complete(&mut Link { stream: &mut stream, monitor: None }).unwrap();
+    instance.complete(&mut CallContext { stream: &mut stream, monitor: None }).unwrap();
     assert!(world.dirty.borrow().is_empty());
 }

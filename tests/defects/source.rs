@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use blkmig::error::{Errno, Error};
-use blkmig::module::Options;
+use blkmig::settings::Options;
 
 use crate::bench::{Bench, PLAIN, QUICK, once, record, write};
 use crate::sim::Call;
@@ -68,7 +68,7 @@ fn row_02_bulk_that_is_not_read_keeps_it_from_finishing() {
         bench.sim.advance(10_000_000);
         bench.settle();
     }
-    assert!(bench.from.status().bulk_active.load(Relaxed));
+    assert!(bench.from.status().is_bulk_active());
     bench.complete().unwrap();
     bench.check_migrated();
 }
@@ -290,11 +290,11 @@ fn row_11_a_read_error_in_the_last_stage_ends_it() {
             |source: &Machine, call| source.sim.error_rate.set(if call == Call::Read { 10_000 } else { 0 });
         *bench.source.script.borrow_mut() = Some(Rc::new(reads_fail));
         if stages {
-            let mut link = blkmig::source::Link { stream: &mut bench.stream, monitor: None };
-            assert_eq!(bench.from.save_live(&mut link, 3), 0);
+            let mut context = blkmig::call::CallContext { stream: &mut bench.stream, monitor: None };
+            assert_eq!(bench.from.save_live(&mut context, 3), 0);
         } else {
             let error = bench.complete().unwrap_err();
-            assert!(matches!(&error, Error::Read { device, sector: 3, .. } if device == "hd0"), "{error}");
+            assert!(matches!(&error, Error::Read { device, sector: 3, .. } if device.as_bytes() == b"hd0"), "{error}");
         }
         assert!(bench.stream.failed.is_some(), "the stream has the error");
         assert_ne!(bench.from.last_error(), "");

@@ -3,10 +3,11 @@
 
 use std::rc::Rc;
 
+use blkmig::call::CallContext;
 use blkmig::error::{Errno, Error};
 use blkmig::host::Monitor;
-use blkmig::module::Options;
-use blkmig::source::{Link, Step};
+use blkmig::settings::Options;
+use blkmig::source::Step;
 
 use crate::bench::{Bench, QUICK, write};
 use crate::sim::Call;
@@ -17,7 +18,7 @@ const EMPTY: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 2];
 
 fn live(bench: &mut Bench, stage: i32) -> (i32, Vec<u8>) {
     bench.stream.section.clear();
-    let ret = bench.from.save_live(&mut Link { stream: &mut bench.stream, monitor: None }, stage);
+    let ret = bench.from.save_live(&mut CallContext { stream: &mut bench.stream, monitor: None }, stage);
     (ret, bench.stream.section.clone())
 }
 
@@ -48,8 +49,8 @@ fn the_phases_migrate_unless_told_not_to() {
     bench.setup().unwrap();
     assert_eq!(bench.iterate(), Ok(Step { sent: false, can_finish: true }));
     assert_eq!(bench.from.pending(), 0);
-    let mut link = Link { stream: &mut bench.stream, monitor: None };
-    assert_eq!(bench.from.complete(&mut link), Ok(()));
+    let mut context = CallContext { stream: &mut bench.stream, monitor: None };
+    assert_eq!(bench.from.complete(&mut context), Ok(()));
     assert_eq!(std::mem::take(&mut bench.stream.section), EMPTY);
     bench.check_released();
     // A shared base means that disks are migrated.
@@ -125,7 +126,7 @@ fn a_guest_that_goes_on_writing_in_the_last_stage_is_reported() {
     };
     *bench.source.script.borrow_mut() = Some(Rc::new(script));
     let error = bench.complete().unwrap_err();
-    assert_eq!(error, Error::StillWritten("hd0".to_owned()));
+    assert_eq!(error, Error::StillWritten("hd0".into()));
     assert_eq!(bench.stream.failed, Some(Errno::BUSY));
     bench.check_released();
 }
@@ -137,14 +138,17 @@ fn a_device_that_was_resized_is_reported() {
     bench.iterate().unwrap();
     bench.source.disks.borrow_mut()[0].data.resize(5 * 512, 7);
     let error = bench.complete().unwrap_err();
-    assert_eq!(error, Error::Resized { device: "hd0".to_owned(), was: 2048, is: 2560 });
+    assert_eq!(error, Error::Resized { device: "hd0".into(), was: 2048, is: 2560 });
     bench.check_released();
 }
 
 #[test]
 fn a_newer_section_is_refused() {
     let bench = Bench::one(1, 4, QUICK);
-    assert_eq!(bench.to.load(&mut InStream::new(&bench.destination, &EMPTY), 2), Err(Error::Version(2)));
+    assert_eq!(
+        bench.to.load(&mut InStream::new(&bench.destination, &EMPTY), 2),
+        Err(Error::Version { version: 2, newest: 1 })
+    );
     assert_eq!(bench.to.load(&mut InStream::new(&bench.destination, &EMPTY), 1), Ok(()));
 }
 
@@ -152,7 +156,7 @@ fn a_newer_section_is_refused() {
 fn two_devices_of_one_name_are_refused() {
     use crate::sim::disk::Kind::Normal;
     let mut bench = Bench::new(1, &[("hd0", Normal, 4), ("hd0", Normal, 5)], QUICK, Options::default());
-    assert_eq!(bench.setup(), Err(Error::DuplicateName("hd0".to_owned())));
+    assert_eq!(bench.setup(), Err(Error::DuplicateName("hd0".into())));
     bench.check_released();
 }
 
@@ -169,8 +173,8 @@ fn a_panic_while_an_error_is_told_leaves_nothing_running() {
     let mut bench = Bench::one(1, 4, QUICK);
     bench.setup().unwrap();
     bench.source.sim.error_rate.set(10_000);
-    let mut link = Link { stream: &mut bench.stream, monitor: Some(&Broken) };
-    assert!(bench.from.iterate(&mut link).is_err());
+    let mut context = CallContext { stream: &mut bench.stream, monitor: Some(&Broken) };
+    assert!(bench.from.iterate(&mut context).is_err());
     bench.source.sim.error_rate.set(0);
     bench.check_released();
     assert!(bench.complete().is_err());

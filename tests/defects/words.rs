@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::sync::Once;
 
 use blkmig::error::Errno;
-use blkmig::module::Options;
+use blkmig::settings::Options;
 
 use crate::bench::{Bench, PLAIN, QUICK};
 use crate::sim::disk::Kind;

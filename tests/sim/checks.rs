@@ -24,12 +24,12 @@ impl Run {
 
     /// While a migration runs.
     pub(crate) fn check_running(&mut self, stream: &OutStream) {
-        let status = self.source_module.status();
+        let status = self.source_instance.status();
         let (total, transferred) = status.bytes();
         if total != self.total_bytes() || transferred > total {
             self.wrong(format!("{transferred} of {total} bytes are transferred, of {} in truth", self.total_bytes()));
         }
-        let bulk = status.bulk_active.load(Relaxed);
+        let bulk = status.is_bulk_active();
         if bulk && self.watch.bulk_over {
             self.wrong("the bulk phase is active again");
         }
@@ -37,7 +37,7 @@ impl Run {
             self.wrong(format!("transferred bytes fall from {} to {transferred}", self.watch.transferred));
         }
         self.watch = Watch { transferred, bulk_over: !bulk };
-        if !status.active.load(Relaxed) && total > 0 {
+        if !status.is_active() && total > 0 {
             self.wrong("a migration runs, but is not active");
         }
         let in_flight = self.source.ios.borrow().len() + self.source.orphans.borrow().len();
@@ -54,7 +54,7 @@ impl Run {
         if self.sim.was_struck() {
             return; // what a failing stream has lost was counted all the same
         }
-        let status = self.source_module.status();
+        let status = self.source_instance.status();
         let told = [&status.wire_bytes, &status.chunks_sent, &status.chunks_resent, &status.chunks_zero];
         let told = told.map(|number| number.load(Relaxed));
         let mut true_ones = [stream.wire_bytes, self.model.chunks, self.model.resent, self.model.zero];
@@ -69,10 +69,10 @@ impl Run {
 
     pub(crate) fn check_memory(&self) {
         let most = if self.scenario.options.max_buffers == 0 { 64 } else { self.scenario.options.max_buffers };
-        for (module, label) in [(&self.source_module, "source"), (&self.destination_module, "destination")] {
+        for (instance, label) in [(&self.source_instance, "source"), (&self.destination_instance, "destination")] {
             // Reads that a migration did not wait for keep their buffers.
             let most = most + if label == "source" { self.orphaned as u32 } else { 0 };
-            let (in_use, peak) = module.status().buffers();
+            let (in_use, peak) = instance.status().buffers();
             if peak > most || in_use > peak {
                 self.wrong(format!("{label}: {in_use} buffers in use, {peak} at most, {most} allowed"));
             }
@@ -82,15 +82,15 @@ impl Run {
     /// `pending` counts all that the destination lacks, and no more than there is.
     fn check_pending(&self) {
         let lacking = self.lacking();
-        let pending = self.source_module.pending();
+        let pending = self.source_instance.pending();
         self.sim.trace(|| format!("  pending {pending}, lacking {lacking}"));
         // What is written to a device that nobody tracks can't be counted.
         if pending < lacking && self.source.around.present() != Some(Event::Replaced) {
             self.wrong(format!("{pending} bytes pending, but the destination lacks {lacking}"));
         }
         let threshold = self.total_bytes();
-        let told = self.source_module.pending_switchover(threshold);
-        let bulk = self.source_module.status().bulk_active.load(Relaxed);
+        let told = self.source_instance.pending_switchover(threshold);
+        let bulk = self.source_instance.status().is_bulk_active();
         if bulk && pending > 0 && told <= threshold {
             self.wrong(format!("{told} bytes let the guest be stopped in the bulk phase"));
         }
@@ -130,11 +130,11 @@ impl Run {
             return;
         }
         self.check_idle(&self.source, when);
-        let status = self.source_module.status();
-        if status.active.load(Relaxed) || status.bulk_active.load(Relaxed) {
+        let status = self.source_instance.status();
+        if status.is_active() || status.is_bulk_active() {
             self.wrong(format!("{when}: still active"));
         }
-        if self.source_module.pending() != 0 {
+        if self.source_instance.pending() != 0 {
             self.wrong(format!("{when}: bytes are pending"));
         }
     }

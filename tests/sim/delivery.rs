@@ -36,7 +36,7 @@ impl Run {
     pub(crate) fn load(&mut self, section: &[u8], whole: bool) {
         self.sim.trace(|| format!("LOAD {} bytes", section.len()));
         let mut stream = InStream::new(&self.destination, section);
-        let result = catch_unwind(AssertUnwindSafe(|| self.destination_module.load(&mut stream, 1)));
+        let result = catch_unwind(AssertUnwindSafe(|| self.destination_instance.load(&mut stream, 1)));
         match result {
             Err(_) => self.wrong("a panic passed the destination's boundary"),
             Ok(Ok(())) => {
@@ -54,7 +54,7 @@ impl Run {
                 self.sim.trace(|| format!("load failed: {error:?}"));
                 self.destination_failed = true;
                 self.errors[1] = error.to_string();
-                if self.destination_module.last_error() != error.to_string() {
+                if self.destination_instance.last_error() != error.to_string() {
                     self.wrong("a load's error is not the last error");
                 }
                 if whole && !self.sim.was_struck() {

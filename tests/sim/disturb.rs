@@ -4,9 +4,9 @@
 use std::rc::Rc;
 
 use blkmig::buffers::Buffer;
+use blkmig::call::CallContext;
 use blkmig::error::{Errno, Error};
 use blkmig::host::Stream;
-use blkmig::source::Link;
 
 use super::Sabotage;
 use super::host::SimHost;
@@ -62,12 +62,12 @@ impl Run {
     /// of the style that gets one.
     fn refused(&self, stage: i32, identity: usize) -> Option<Error> {
         let mut stray = StrayStream { identity, ..StrayStream::default() };
-        let link = &mut Link { stream: &mut stray, monitor: None };
-        let module = &self.source_module;
+        let context = &mut CallContext { stream: &mut stray, monitor: None };
+        let instance = &self.source_instance;
         let (taken, error) = if self.scenario.stages {
-            (module.save_live(link, stage) != 0, None)
+            (instance.save_live(context, stage) != 0, None)
         } else {
-            let result = if stage == 2 { module.iterate(link).map(drop) } else { module.complete(link) };
+            let result = if stage == 2 { instance.iterate(context).map(drop) } else { instance.complete(context) };
             (result.is_ok(), result.err())
         };
         if taken || stray.put > 0 || (self.scenario.stages && stray.failed.is_none()) {
@@ -76,7 +76,7 @@ impl Run {
                 "stage {stage} was out of turn or on another stream, but: {taken}, {put} bytes, {failed:?}"
             ));
         }
-        if module.last_error().is_empty() {
+        if instance.last_error().is_empty() {
             self.wrong("refused without a word");
         }
         error
@@ -96,25 +96,25 @@ impl Run {
 
     /// Calls that are out of place while a migration runs: they are refused, and it goes on.
     pub(crate) fn disturb(&self, stream: &OutStream) {
-        let (rng, module) = (&self.sim.rng, &self.source_module);
+        let (rng, instance) = (&self.sim.rng, &self.source_instance);
         let identity = if self.sim.sabotage == Some(Sabotage::OneIdentity) { stream.identity } else { usize::MAX };
         match rng.below(5) {
             0 => {
                 let mut stray = StrayStream::default();
-                let busy = module.setup(&mut Link { stream: &mut stray, monitor: None });
+                let busy = instance.setup(&mut CallContext { stream: &mut stray, monitor: None });
                 if busy != Err(Error::Busy) || stray.put > 0 {
                     self.wrong(format!("a second setup gave {busy:?}"));
                 }
             }
             1 => {
-                let options = module.set_options(self.scenario.options);
-                let host = module.set_host(SimHost(Rc::clone(&self.source)));
+                let options = instance.set_options(self.scenario.options);
+                let host = instance.set_host(SimHost(Rc::clone(&self.source)));
                 if !matches!((options, host), (Err(Error::Busy), Err(Error::Busy))) {
                     self.wrong("other options or another host in the middle of a migration");
                 }
             }
             // For the next one.
-            2 => module.set_params(rng.chance(500), rng.chance(500)),
+            2 => instance.set_params(rng.chance(500), rng.chance(500)),
             3 if self.scenario.stages => drop(self.refused(rng.pick(&[0, 4, i32::MAX]), usize::MAX)),
             _ => {
                 let error = self.refused(self.late_stage(), identity);
@@ -128,7 +128,7 @@ impl Run {
     /// The migration has failed, and stays so whatever the host does, until it cleans up or sets up anew.
     pub(crate) fn disturb_failed(&self, stream: &OutStream) {
         if self.sim.rng.chance(300) {
-            self.source_module.set_params(false, false);
+            self.source_instance.set_params(false, false);
             let error = self.refused(self.late_stage(), stream.identity);
             if error.is_some_and(|error| error.to_string() != self.errors[0]) {
                 self.wrong("it has failed, and now for another reason");
@@ -139,12 +139,12 @@ impl Run {
     /// The migration is over, and nothing is left of it.
     pub(crate) fn disturb_after(&self, stream: &OutStream) {
         if self.sim.rng.chance(300) {
-            self.source_module.set_params(true, false);
+            self.source_instance.set_params(true, false);
             let error = self.refused(self.late_stage(), stream.identity);
             if !self.scenario.stages && error != Some(Error::NotRunning) {
                 self.wrong(format!("it is over, but a stage gave {error:?}"));
             }
-            self.source_module.cleanup(None);
+            self.source_instance.cleanup(None);
         }
     }
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The end of a migration: what the host does then, what must hold, and what is left for the verdict.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use blkmig::host::Monitor;
 
 use super::Blow;
@@ -21,11 +19,11 @@ impl Run {
         if lacking > 0 {
             self.wrong(format!("completed, but {lacking} bytes were not sent"));
         }
-        let (total, transferred) = self.source_module.status().bytes();
+        let (total, transferred) = self.source_instance.status().bytes();
         if total != transferred {
             self.wrong(format!("completed with {transferred} of {total} bytes transferred"));
         }
-        if !self.source_module.last_error().is_empty() {
+        if !self.source_instance.last_error().is_empty() {
             self.wrong("completed, but there is an error's text");
         }
     }
@@ -41,11 +39,11 @@ impl Run {
         if end == End::Cancelled || self.sim.rng.chance(500) {
             let stages = self.scenario.stages;
             self.source.leaving.set(true);
-            self.call(stream, monitor, |module, link| {
+            self.call(stream, monitor, |instance, context| {
                 if stages {
-                    module.save_live(link, -1);
+                    instance.save_live(context, -1);
                 } else {
-                    module.cleanup(link.monitor);
+                    instance.cleanup(context.monitor);
                 }
             });
             self.source.leaving.set(false);
@@ -104,10 +102,10 @@ impl Run {
             destination_reported: self.destination_failed,
             pairs: pairs.collect(),
             buffers_in_use: [
-                self.source_module.status().buffers().0 - self.source.orphans.borrow().len() as u32,
-                self.destination_module.status().buffers().0,
+                self.source_instance.status().buffers().0 - self.source.orphans.borrow().len() as u32,
+                self.destination_instance.status().buffers().0,
             ],
-            active: self.source_module.status().active.load(Relaxed),
+            active: self.source_instance.status().is_active(),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use blkmig::device_name::DeviceName;
 use blkmig::error::Errno;
 use blkmig::geometry::{Sector, Sectors};
 use blkmig::host::{Device, Extent, Host};
@@ -34,12 +35,12 @@ impl Host for SimHost {
         listed.map(device).collect()
     }
 
-    fn find(&self, name: &[u8]) -> Option<SimDevice> {
+    fn find(&self, name: &DeviceName) -> Option<SimDevice> {
         if self.0.enter(Call::Find) {
             return None;
         }
         let disks = self.0.disks.borrow();
-        let index = disks.iter().position(|disk| disk.name == name)?;
+        let index = disks.iter().position(|disk| disk.name == name.as_bytes())?;
         Some(self.0.device(index, &disks[index]))
     }
 
@@ -130,16 +131,16 @@ impl SimDevice {
 }
 
 impl Device for SimDevice {
-    fn name(&self) -> Vec<u8> {
+    fn name(&self) -> DeviceName {
         self.enter(Call::Name);
-        self.with(|disk| disk.name.clone())
+        self.with(|disk| disk.name.as_slice().into())
     }
 
     fn is_same(&self, other: &SimDevice) -> bool {
         (self.index, self.replacement) == (other.index, other.replacement)
     }
 
-    fn hold(&self) -> Result<(), Errno> {
+    fn take_ref(&self) -> Result<(), Errno> {
         if self.enter(Call::Hold) {
             return Err(Errno::IO);
         }
@@ -152,7 +153,7 @@ impl Device for SimDevice {
         })
     }
 
-    fn release(&self) {
+    fn drop_ref(&self) {
         self.enter(Call::Release);
         let machine = &self.machine;
         let (held, tracking) = self.with(|disk| (disk.held, disk.tracking));
@@ -199,9 +200,9 @@ impl Device for SimDevice {
         if self.enter(Call::Allocated) {
             return match rng.below(4) {
                 0 => Err(Errno::IO),
-                1 => Ok(Extent { is: false, sectors: 0 }),
-                2 => Ok(Extent { is: false, sectors: i64::MIN }),
-                _ => Ok(Extent { is: true, sectors: 0 }),
+                1 => Ok(Extent { holds: false, sectors: 0 }),
+                2 => Ok(Extent { holds: false, sectors: i64::MIN }),
+                _ => Ok(Extent { holds: true, sectors: 0 }),
             };
         }
         let (is, sectors) = self.with(|disk| {
@@ -220,13 +221,17 @@ impl Device for SimDevice {
             1 if sectors == u64::from(range.count) => i64::MAX as u64,
             _ => sectors,
         };
-        Ok(Extent { is, sectors: sectors as i64 })
+        Ok(Extent { holds: is, sectors: sectors as i64 })
     }
 
     fn known_zero(&self, range: Sectors) -> Option<Extent> {
         let rng = &self.machine.sim.rng;
         if self.enter(Call::KnownZero) {
-            return rng.pick(&[None, Some(Extent { is: true, sectors: 0 }), Some(Extent { is: true, sectors: -7 })]);
+            return rng.pick(&[
+                None,
+                Some(Extent { holds: true, sectors: 0 }),
+                Some(Extent { holds: true, sectors: -7 }),
+            ]);
         }
         let Features { known_zero, tiny_extents, .. } = self.machine.features;
         if !known_zero || (!tiny_extents && rng.chance(100)) {
@@ -238,7 +243,7 @@ impl Device for SimDevice {
             0 => 1 + rng.below(sectors),
             _ => sectors,
         };
-        Some(Extent { is, sectors: sectors as i64 })
+        Some(Extent { holds: is, sectors: sectors as i64 })
     }
 
     fn read(&self, request: ReadRequest) -> Result<(), Errno> {

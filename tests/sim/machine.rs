@@ -4,11 +4,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
+use blkmig::call::CallContext;
 use blkmig::error::Errno;
 use blkmig::geometry::Sectors;
-use blkmig::module::Module;
+use blkmig::instance::Instance;
 use blkmig::request::{ReadRequest, WriteRequest};
-use blkmig::source::Link;
 
 use super::disk::Disk;
 use super::disturb::StrayStream;
@@ -94,7 +94,7 @@ pub(crate) struct Machine {
     pub(crate) leaving: Cell<bool>,
     /// Reads of a migration that was cancelled before they completed.
     pub(crate) orphans: RefCell<Vec<Io>>,
-    pub(crate) module: RefCell<Weak<Module<SimHost>>>,
+    pub(crate) instance: RefCell<Weak<Instance<SimHost>>>,
     pub(crate) max_reads: usize,
     pub(crate) max_writes: usize,
     /// What a test does in the middle of calls.
@@ -123,7 +123,7 @@ impl Machine {
             hangs: Cell::new(false),
             leaving: Cell::new(false),
             orphans: RefCell::default(),
-            module: RefCell::default(),
+            instance: RefCell::default(),
             max_reads,
             max_writes,
             script: RefCell::default(),
@@ -171,8 +171,8 @@ impl Machine {
 
     /// A host that asks for something while the engine is in a call of its own.
     fn call_back(&self, call: Call) {
-        let Some(module) = self.module.borrow().upgrade() else { return };
-        let (total, transferred) = module.status().bytes();
+        let Some(instance) = self.instance.borrow().upgrade() else { return };
+        let (total, transferred) = instance.status().bytes();
         if transferred > total {
             self.wrong("more bytes are transferred than there are");
         }
@@ -181,13 +181,14 @@ impl Machine {
             return;
         }
         if self.sim.rng.chance(300) {
-            let _ = module.pending();
-            module.cleanup(None);
+            let _ = instance.pending();
+            instance.cleanup(None);
         }
         if self.is_source() && self.sim.rng.chance(300) {
             let mut stray = StrayStream::default();
-            let link = &mut Link { stream: &mut stray, monitor: None };
-            let result = if self.sim.rng.chance(500) { module.iterate(link).map(drop) } else { module.complete(link) };
+            let context = &mut CallContext { stream: &mut stray, monitor: None };
+            let result =
+                if self.sim.rng.chance(500) { instance.iterate(context).map(drop) } else { instance.complete(context) };
             if result.is_ok() || stray.put > 0 {
                 self.wrong(&format!("a call from within {call:?} was taken: {result:?}"));
             }

@@ -5,11 +5,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use blkmig::call::CallContext;
 use blkmig::error::{Errno, Error};
 use blkmig::geometry::Geometry;
 use blkmig::host::Monitor;
-use blkmig::module::Module;
-use blkmig::source::Link;
+use blkmig::instance::Instance;
 
 use super::checks::Watch;
 use super::disk::Disk;
@@ -62,8 +62,8 @@ pub(crate) struct Run {
     pub(crate) sim: Rc<Sim>,
     pub(crate) source: Rc<Machine>,
     pub(crate) destination: Rc<Machine>,
-    pub(crate) source_module: Rc<Module<SimHost>>,
-    pub(crate) destination_module: Rc<Module<SimHost>>,
+    pub(crate) source_instance: Rc<Instance<SimHost>>,
+    pub(crate) destination_instance: Rc<Instance<SimHost>>,
     pub(crate) model: Model,
     pub(crate) watch: Watch,
     /// Sections on their way.
@@ -100,13 +100,13 @@ impl Run {
             (scenario.guest.0, 0),
             limits,
         );
-        let [source_module, destination_module] = [&source, &destination].map(|machine| {
+        let [source_instance, destination_instance] = [&source, &destination].map(|machine| {
             let geometry = Geometry::new(scenario.chunk_sectors).expect("a scenario's geometry is sound");
-            let module = Rc::new(Module::new(geometry));
-            module.set_options(scenario.options).expect("nothing runs");
-            module.set_host(SimHost(Rc::clone(machine))).expect("nothing runs");
-            *machine.module.borrow_mut() = Rc::downgrade(&module);
-            module
+            let instance = Rc::new(Instance::new(geometry));
+            instance.set_options(scenario.options).expect("nothing runs");
+            instance.set_host(SimHost(Rc::clone(machine))).expect("nothing runs");
+            *machine.instance.borrow_mut() = Rc::downgrade(&instance);
+            instance
         });
         Run {
             model: Model::new(Vec::new(), 1, false),
@@ -122,8 +122,8 @@ impl Run {
             sim,
             source,
             destination,
-            source_module,
-            destination_module,
+            source_instance,
+            destination_instance,
         }
     }
 
@@ -227,11 +227,11 @@ impl Run {
         &self,
         stream: &mut OutStream,
         monitor: Option<&dyn Monitor>,
-        call: impl FnOnce(&Module<SimHost>, &mut Link) -> T,
+        call: impl FnOnce(&Instance<SimHost>, &mut CallContext) -> T,
     ) -> Option<T> {
         stream.section.clear();
-        let mut link = Link { stream, monitor };
-        let result = catch_unwind(AssertUnwindSafe(|| call(&self.source_module, &mut link)));
+        let mut context = CallContext { stream, monitor };
+        let result = catch_unwind(AssertUnwindSafe(|| call(&self.source_instance, &mut context)));
         if result.is_err() {
             self.wrong("a panic passed the source's boundary");
         }
@@ -243,13 +243,13 @@ impl Run {
         self.sim.trace(|| format!("STAGE {stage}"));
         let (sound, before) = (stream.failed.is_none(), self.source.around.present());
         let result = if self.scenario.stages {
-            self.call(stream, monitor, |module, link| module.save_live(link, stage))
+            self.call(stream, monitor, |instance, context| instance.save_live(context, stage))
                 .map(|ret| if stage == 2 { Ok(ret == 1) } else { Ok(false) })
         } else {
-            self.call(stream, monitor, |module, link| match stage {
-                1 => module.setup(link).map(|()| false),
-                2 => module.iterate(link).map(|step| step.can_finish),
-                _ => module.complete(link).map(|()| false),
+            self.call(stream, monitor, |instance, context| match stage {
+                1 => instance.setup(context).map(|()| false),
+                2 => instance.iterate(context).map(|step| step.can_finish),
+                _ => instance.complete(context).map(|()| false),
             })
         };
         let result: Result<bool, Option<Error>> = result.map_or(Err(None), |result| result.map_err(Some));
@@ -267,7 +267,7 @@ impl Run {
             }
             Ok(_) => {
                 // An error that only the stream tells, as hosts of the original's time expect; or one that came too late.
-                if self.scenario.stages && self.source_module.last_error().is_empty() && !self.sim.was_struck() {
+                if self.scenario.stages && self.source_instance.last_error().is_empty() && !self.sim.was_struck() {
                     self.wrong(format!("stage {stage}: failed without a word"));
                 }
                 self.note_failure(stage, sound);
@@ -278,7 +278,7 @@ impl Run {
                 if stream.failed.is_none() && !self.sim.broken.get() {
                     self.wrong(format!("stage {stage} failed, but the stream has no error: {error:?}"));
                 }
-                if self.source_module.last_error().is_empty() {
+                if self.source_instance.last_error().is_empty() {
                     self.wrong("an error without a text");
                 }
                 stream.failed.get_or_insert(Errno::IO);
@@ -290,7 +290,7 @@ impl Run {
 
     /// A stage has failed, and only for what the scenario has in store; `sound`: its stream had not failed before.
     fn note_failure(&mut self, stage: i32, sound: bool) {
-        self.errors[0] = self.source_module.last_error();
+        self.errors[0] = self.source_instance.last_error();
         if !sound || self.sim.was_struck() || (stage == 3 && self.scenario.late_writes > 0) {
             return;
         }
@@ -304,7 +304,7 @@ impl Run {
     }
 
     fn drive(&mut self, stream: &mut OutStream, monitor: Option<&dyn Monitor>) -> End {
-        self.source_module.set_params(true, self.scenario.shared_base);
+        self.source_instance.set_params(true, self.scenario.shared_base);
         self.disturb_before();
         for _ in 0..self.sim.rng.below(self.scenario.guest_burst + 1) {
             self.source.guest_step();
@@ -333,8 +333,8 @@ impl Run {
             }
             let finish = match self.scenario.decision {
                 Decision::Estimate | Decision::Steps(_) => can_finish,
-                Decision::Pending(bytes) => self.source_module.pending() <= bytes,
-                Decision::Switchover(bytes) => self.source_module.pending_switchover(bytes) <= bytes,
+                Decision::Pending(bytes) => self.source_instance.pending() <= bytes,
+                Decision::Switchover(bytes) => self.source_instance.pending_switchover(bytes) <= bytes,
             };
             if finish {
                 break;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What a scenario is made of: everything about it follows from its number.
 
-use blkmig::module::Options;
+use blkmig::settings::Options;
 
 use super::Rng;
 use super::disk::{Disk, Kind};

@@ -1,37 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What holds for the stream's records and for the geometry whatever the numbers are.
+//! What holds for sectors and chunks, whatever the numbers are.
 
-use blkmig::error::{Errno, Error};
 use blkmig::geometry::{Chunk, Geometry, SECTOR_BYTES, Sector, Sectors};
-use blkmig::wire::{Header, MAX_NAME, block_prefix};
 use proptest::prelude::*;
-
-/// The largest sector whose number leaves room for the flags.
-const LAST_SECTOR: u64 = u64::MAX >> 9;
-
-fn header() -> impl Strategy<Value = Header> {
-    prop_oneof![
-        (0..=LAST_SECTOR).prop_map(|sector| Header::Block(Sector(sector))),
-        (0..=LAST_SECTOR).prop_map(|sector| Header::ZeroBlock(Sector(sector))),
-        (0..=100_u8).prop_map(Header::Progress),
-        Just(Header::End),
-    ]
-}
-
-/// What the contract's table says of a word, written down once more.
-fn is_record(word: u64) -> bool {
-    match word & 0x1ff {
-        0x01 | 0x09 => true,
-        0x02 => word >> 9 == 0,
-        0x04 => word >> 9 <= 100,
-        _ => false,
-    }
-}
-
-/// Words near the table as well as any.
-fn word() -> impl Strategy<Value = u64> {
-    prop_oneof![any::<u64>(), (0..=LAST_SECTOR, 0..16_u64).prop_map(|(value, flags)| value << 9 | flags), 0..60_000_u64]
-}
 
 fn geometry() -> impl Strategy<Value = Geometry> {
     prop_oneof![
@@ -47,36 +18,6 @@ fn total() -> impl Strategy<Value = u64> {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_header_comes_back_as_it_was(header in header()) {
-        prop_assert_eq!(Header::decode(header.encode()), Ok(header));
-    }
-
-    #[test]
-    fn any_word_is_a_record_of_the_table_or_refused(word in word()) {
-        match Header::decode(word.to_be_bytes()) {
-            Ok(header) => {
-                prop_assert!(is_record(word), "{:#x} was taken for {:?}", word, header);
-                prop_assert_eq!(header.encode(), word.to_be_bytes());
-            }
-            Err(error) => {
-                prop_assert!(!is_record(word), "{:#x} was refused: {}", word, error);
-                prop_assert_eq!(error.errno(), Errno::INVALID);
-                // The text says what was there.
-                let value = if matches!(error, Error::Progress(_)) { format!("{}", word >> 9) } else { format!("{word:016x}") };
-                prop_assert!(error.to_string().contains(&value), "{} does not tell {}", error, value);
-            }
-        }
-    }
-
-    #[test]
-    fn a_prefix_is_the_word_the_length_and_the_name(header in header(), name in prop::collection::vec(any::<u8>(), 0..=MAX_NAME)) {
-        let prefix = block_prefix(header, &name);
-        prop_assert_eq!(&prefix[..8], &header.encode()[..]);
-        prop_assert_eq!(usize::from(prefix[8]), name.len());
-        prop_assert_eq!(&prefix[9..], &name[..]);
-    }
 
     #[test]
     fn chunks_cover_the_device_exactly_once(geometry in geometry(), total in 1..20_000_u64) {

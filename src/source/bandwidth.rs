@@ -5,7 +5,7 @@
 const SECOND: u64 = 1_000_000_000;
 
 /// What remains counts as shrinking for this long at least after it has shrunk.
-const MIN_PATIENCE_NS: u64 = 100_000_000;
+const MIN_WAIT_NS: u64 = 100_000_000;
 
 /// The longest that one step waits for a read, where the host is threaded.
 pub(super) const STEP_WAIT_NS: i64 = 100_000_000;
@@ -24,11 +24,14 @@ pub(super) enum Wait {
 /// Time counts while there is something to send or to read: a guest that writes little must not look like a slow link, nor a
 /// host that looks in ten times a second like a slow disk.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct BandwidthEstimate {
+    /// Bytes that reached the stream, halved together with their time as that grows.
     bytes: u64,
+    /// The time that they took, in nanoseconds.
     ns: u64,
-    /// Since when a time has not been accounted for, and what was waited for in it.
+    /// From when on the time has not been accounted for.
     since: i64,
+    /// What was waited for in it.
     waiting: Option<Wait>,
     /// Bytes that the stream has got in the last step and is taking its time for.
     held: u64,
@@ -36,7 +39,7 @@ pub(super) struct Pace {
     no_reads: i64,
 }
 
-impl Pace {
+impl BandwidthEstimate {
     /// A step begins; `reads_done` is when the last read completed, if none is in flight now.
     pub(super) fn begin(&mut self, now: i64, reads_done: Option<i64>) {
         if reads_done.is_some() {
@@ -102,27 +105,28 @@ impl Pace {
 
 /// Whether what remains still gets less while the guest runs.
 #[derive(Debug, Default)]
-pub(super) struct Shrinking {
+pub(super) struct Convergence {
     /// The least that was seen, as far as it was a good deal less than before, and when.
     least: Option<(u64, i64)>,
-    over: bool,
+    /// Whether it has not become less for long enough.
+    ended: bool,
 }
 
-impl Shrinking {
+impl Convergence {
     /// After a step: so much remains, which takes so long to send if that is known.
     pub(super) fn note(&mut self, now: i64, remaining: u64, time: Option<u64>) {
         match self.least {
             // After nothing was left, what comes is a new start.
             Some((least, since)) if least > 0 && remaining > least - least / 8 => {
                 // In twice the time that all of it takes, all of it was sent, and as much came.
-                let patience = MIN_PATIENCE_NS.max(time.unwrap_or(0).saturating_mul(2));
-                self.over |= u64::try_from(now.saturating_sub(since)).is_ok_and(|waited| waited >= patience);
+                let wait = MIN_WAIT_NS.max(time.unwrap_or(0).saturating_mul(2));
+                self.ended |= u64::try_from(now.saturating_sub(since)).is_ok_and(|waited| waited >= wait);
             }
-            _ => *self = Shrinking { least: Some((remaining, now)), over: false },
+            _ => *self = Convergence { least: Some((remaining, now)), ended: false },
         }
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        self.over
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
     }
 }

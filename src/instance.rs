@@ -13,32 +13,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
+use crate::call::CallContext;
 use crate::destination::Incoming;
 use crate::error::Error;
 use crate::geometry::Geometry;
 use crate::host::{Host, Monitor, Stream};
-use crate::source::{Link, Outgoing, Settings, Step};
+use crate::settings::{Options, Settings};
+use crate::source::{Outgoing, Step};
 use crate::status::Status;
-use crate::wire::Header;
-
-/// The most that a number in [`Options`] may be: a TiB of buffers, which is also as many reads or writes as can have one.
-/// No host wants more, so a larger number is a mistake, such as a -1.
-pub const MOST: u32 = 1 << 20;
-
-/// Settings; 0 means the default. No number may be more than [`MOST`].
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// Chunks held in memory at most; default 64.
-    pub max_buffers: u32,
-    /// Reads in flight at most; default 16.
-    pub max_reads: u32,
-    /// Destination writes in flight at most; default 16.
-    pub max_writes: u32,
-    /// Whether chunks of zeroes are sent as zero records.
-    pub zero_blocks: bool,
-    /// Whether data past the end of an incoming device is dropped, and not an error.
-    pub accept_tail_garbage: bool,
-}
+use crate::wire::{Record, SECTION_VERSION};
 
 /// What the user asked for.
 #[derive(Clone, Copy, Debug)]
@@ -57,10 +40,10 @@ enum Slot<H: Host> {
 }
 
 /// An instance. Every method may be called from any thread; those that migrate, by one at a time.
-pub struct Module<H: Host> {
+pub struct Instance<H: Host> {
     geometry: Geometry,
     host: Mutex<Option<Arc<H>>>,
-    options: Mutex<Options>,
+    settings: Mutex<Settings>,
     params: Mutex<Option<Params>>,
     outgoing: Mutex<Slot<H>>,
     /// The stream of the last stage 1.
@@ -93,14 +76,14 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".to_owned())
 }
 
-impl<H: Host> Module<H> {
+impl<H: Host> Instance<H> {
     /// An instance without a host.
     #[must_use]
-    pub fn new(geometry: Geometry) -> Module<H> {
-        Module {
+    pub fn new(geometry: Geometry) -> Instance<H> {
+        Instance {
             geometry,
             host: Mutex::new(None),
-            options: Mutex::default(),
+            settings: Mutex::new(Settings::default_for(geometry)),
             params: Mutex::new(None),
             outgoing: Mutex::new(Slot::Idle),
             staged: Mutex::default(),
@@ -137,7 +120,7 @@ impl<H: Host> Module<H> {
     }
 
     /// Forgets the last failure.
-    pub(crate) fn succeed(&self) {
+    pub(crate) fn clear_error(&self) {
         self.status.last_error.store(0, Relaxed);
         self.failure.lock().clear();
     }
@@ -163,7 +146,7 @@ impl<H: Host> Module<H> {
             return Err(self.fail(Error::Busy));
         }
         *self.host.lock() = Some(Arc::new(host));
-        self.succeed();
+        self.clear_error();
         Ok(())
     }
 
@@ -172,19 +155,12 @@ impl<H: Host> Module<H> {
     /// # Errors
     /// [`Error::Busy`] while a migration runs; [`Error::Option`] for a number that is absurd. The old settings stay then.
     pub fn set_options(&self, options: Options) -> Result<(), Error> {
-        let numbers = [
-            ("max_buffers", options.max_buffers),
-            ("max_reads", options.max_reads),
-            ("max_writes", options.max_writes),
-        ];
-        if let Some((field, value)) = numbers.into_iter().find(|(_, value)| *value > MOST) {
-            return Err(self.fail(Error::Option { field, value, most: MOST }));
-        }
+        let settings = Settings::new(self.geometry, options).map_err(|error| self.fail(error))?;
         if self.is_running() {
             return Err(self.fail(Error::Busy));
         }
-        *self.options.lock() = options;
-        self.succeed();
+        *self.settings.lock() = settings;
+        self.clear_error();
         Ok(())
     }
 
@@ -193,18 +169,10 @@ impl<H: Host> Module<H> {
         *self.params.lock() = Some(Params { enabled: enabled || shared_base, shared_base });
     }
 
+    /// The settings of a migration that begins now.
     fn settings(&self) -> Settings {
-        let options = *self.options.lock();
-        let or = |value: u32, default| if value == 0 { default } else { value };
-        Settings {
-            geometry: self.geometry,
-            max_buffers: or(options.max_buffers, 64),
-            max_reads: or(options.max_reads, 16),
-            max_writes: or(options.max_writes, 16),
-            zero_blocks: options.zero_blocks,
-            accept_tail_garbage: options.accept_tail_garbage,
-            shared_base: self.params.lock().is_some_and(|params| params.shared_base),
-        }
+        let shared_base = self.params.lock().is_some_and(|params| params.shared_base);
+        Settings { shared_base, ..*self.settings.lock() }
     }
 
     /// Whether disks are not to be migrated: the section is then empty. Hosts that have never said so want them migrated,
@@ -219,26 +187,26 @@ impl<H: Host> Module<H> {
 
     /// `save_live` of the original. 1: the stage is done. Errors, a stage that is unknown or out of turn among them, are the
     /// stream's, as the hosts of its time expect: they would take any value but 0 for success.
-    pub fn save_live(&self, link: &mut Link, stage: i32) -> i32 {
+    pub fn save_live(&self, call: &mut CallContext, stage: i32) -> i32 {
         if stage < 0 {
-            self.cleanup(link.monitor);
+            self.cleanup(call.monitor);
             return 0;
         }
-        let stream = link.stream.identity();
+        let stream = call.stream.identity();
         if stage == 1 {
             // Those hosts refuse a second migration themselves, and some forget to cancel one whose stream has broken.
-            self.cleanup(link.monitor);
+            self.cleanup(call.monitor);
         }
         // A stage 1 that came in between, as for a snapshot, may have ended the migration that this stage belongs to.
-        let strange = self.staged.lock().is_some_and(|staged| staged != stream);
+        let other_stream = self.staged.lock().is_some_and(|staged| staged != stream);
         // They also say before each migration whether disks are part of it.
         let disabled = self.is_disabled() || self.params.lock().is_none();
         let result = match stage {
-            2 | 3 if strange => Err(self.fail(Error::OtherStream)),
-            1..=3 if disabled && self.is_idle() => self.empty_section(link).map(|()| true),
-            1 => self.setup(link).map(|()| false),
-            2 => self.iterate(link).map(|step| step.can_finish),
-            3 => self.complete(link).map(|()| false),
+            2 | 3 if other_stream => Err(self.fail(Error::OtherStream)),
+            1..=3 if disabled && self.is_idle() => self.empty_section(call).map(|()| true),
+            1 => self.setup(call).map(|()| false),
+            2 => self.iterate(call).map(|step| step.can_finish),
+            3 => self.complete(call).map(|()| false),
             _ => Err(self.fail(Error::UnknownStage(stage))),
         };
         // Refused, as within another call, it has no claim on the stages that follow.
@@ -248,24 +216,24 @@ impl<H: Host> Module<H> {
         match result {
             Ok(done) => i32::from(done),
             Err(error) => {
-                tell(|| link.stream.set_error(error.errno()));
+                tell(|| call.stream.set_error(error.errno()));
                 0
             }
         }
     }
 
-    fn empty_section(&self, link: &mut Link) -> Result<(), Error> {
+    fn empty_section(&self, call: &mut CallContext) -> Result<(), Error> {
         let written = catch(|| {
-            link.stream.put(&Header::End.encode());
-            link.stream.error().map_or(Ok(()), |errno| Err(Error::Stream(errno)))
+            call.stream.put(&Record::End.encode());
+            call.check_stream()
         });
         match written {
             Ok(()) => {
-                self.succeed();
+                self.clear_error();
                 Ok(())
             }
             Err(error) => {
-                tell(|| link.stream.set_error(error.errno()));
+                tell(|| call.stream.set_error(error.errno()));
                 Err(self.fail(error))
             }
         }
@@ -274,9 +242,9 @@ impl<H: Host> Module<H> {
     /// Sets a migration up and writes the first section.
     ///
     /// # Errors
-    /// [`Error::Busy`] if one runs, which goes on unharmed; whatever keeps a device from being migrated, and then nothing is
+    /// [`Error::Busy`] if one runs, which goes on; whatever keeps a device from being migrated, and then nothing is
     /// left behind.
-    pub fn setup(&self, link: &mut Link) -> Result<(), Error> {
+    pub fn setup(&self, call: &mut CallContext) -> Result<(), Error> {
         let host = self.host().map_err(|error| self.fail(error))?;
         {
             let mut slot = self.outgoing.lock();
@@ -287,18 +255,18 @@ impl<H: Host> Module<H> {
             *slot = if self.is_disabled() { Slot::Idle } else { Slot::InUse };
         }
         if self.is_disabled() {
-            return self.empty_section(link);
+            return self.empty_section(call);
         }
-        let started = catch(|| Outgoing::start(host, self.settings(), Arc::clone(&self.status), link));
+        let started = catch(|| Outgoing::start(host, self.settings(), Arc::clone(&self.status), call));
         match started {
             Ok(migration) => {
                 *self.outgoing.lock() = Slot::Running(Box::new(migration));
-                self.succeed();
+                self.clear_error();
                 Ok(())
             }
             Err(error) => {
                 self.status.stop();
-                Err(self.give_up(None, link, error))
+                Err(self.fail_migration(None, call, error))
             }
         }
     }
@@ -307,13 +275,13 @@ impl<H: Host> Module<H> {
     ///
     /// # Errors
     /// If anything fails; the migration is over then, and all was given back to the host.
-    pub fn iterate(&self, link: &mut Link) -> Result<Step, Error> {
+    pub fn iterate(&self, call: &mut CallContext) -> Result<Step, Error> {
         if self.is_disabled() && self.is_idle() {
-            return self.empty_section(link).map(|()| Step { sent: false, can_finish: true });
+            return self.empty_section(call).map(|()| Step { sent: false, can_finish: true });
         }
-        let (step, migration) = self.run(link, Outgoing::iterate)?;
+        let (step, migration) = self.run(call, Outgoing::iterate)?;
         *self.outgoing.lock() = Slot::Running(migration);
-        self.succeed();
+        self.clear_error();
         Ok(step)
     }
 
@@ -321,13 +289,13 @@ impl<H: Host> Module<H> {
     ///
     /// # Errors
     /// As for [`iterate`](Self::iterate).
-    pub fn complete(&self, link: &mut Link) -> Result<(), Error> {
+    pub fn complete(&self, call: &mut CallContext) -> Result<(), Error> {
         if self.is_disabled() && self.is_idle() {
-            return self.empty_section(link);
+            return self.empty_section(call);
         }
-        let ((), migration) = self.run(link, Outgoing::complete)?;
-        self.release(migration, Slot::Idle);
-        self.succeed();
+        let ((), migration) = self.run(call, Outgoing::complete)?;
+        self.end(migration, Slot::Idle);
+        self.clear_error();
         Ok(())
     }
 
@@ -335,7 +303,7 @@ impl<H: Host> Module<H> {
     /// all there are.
     #[must_use]
     pub fn pending(&self) -> u64 {
-        self.look(|_, remaining| remaining)
+        self.ask(|_, remaining| remaining)
     }
 
     /// The same, for a host that stops the guest as soon as this is no more than a threshold of its own: above the threshold
@@ -343,7 +311,7 @@ impl<H: Host> Module<H> {
     #[must_use]
     pub fn pending_switchover(&self, threshold: u64) -> u64 {
         let run_on = |remaining: u64| remaining.max(threshold.saturating_add(1));
-        self.look(|migration, remaining| match migration {
+        self.ask(|migration, remaining| match migration {
             Some(migration) if migration.should_stop(remaining) => remaining,
             _ => run_on(remaining),
         })
@@ -351,20 +319,20 @@ impl<H: Host> Module<H> {
 
     /// Asks the migration that runs something, with the bytes that remain; 0 if none runs. There is no migration to ask
     /// in the middle of a call, nor where the host can't count what remains: all its bytes do then.
-    fn look(&self, ask: impl FnOnce(Option<&Outgoing<H>>, u64) -> u64) -> u64 {
+    fn ask(&self, question: impl FnOnce(Option<&Outgoing<H>>, u64) -> u64) -> u64 {
         let all = self.status.bytes().0;
         match self.take_running() {
             Ok(migration) => {
                 let remaining = catch(|| migration.remaining());
                 let answer = match remaining {
-                    Ok(remaining) => ask(Some(&migration), remaining),
+                    Ok(remaining) => question(Some(&migration), remaining),
                     // The next step will meet the same error and report it.
-                    Err(_) => ask(None, all),
+                    Err(_) => question(None, all),
                 };
                 *self.outgoing.lock() = Slot::Running(migration);
                 answer
             }
-            Err(Error::Busy) => ask(None, all),
+            Err(Error::Busy) => question(None, all),
             Err(_) => 0,
         }
     }
@@ -376,7 +344,7 @@ impl<H: Host> Module<H> {
                 if let Some(monitor) = monitor {
                     tell(|| monitor.print("\n"));
                 }
-                self.release(migration, Slot::Idle);
+                self.end(migration, Slot::Idle);
             }
             Err(Error::Busy) => log::error!("cleanup was called while another call works on the migration; ignored"),
             Err(_) => *self.outgoing.lock() = Slot::Idle,
@@ -388,8 +356,8 @@ impl<H: Host> Module<H> {
     /// # Errors
     /// Whatever is wrong with the section or the devices; see [`Incoming::load`].
     pub fn load(&self, stream: &mut dyn Stream, version: i32) -> Result<(), Error> {
-        if version > 1 {
-            return Err(self.fail(Error::Version(version)));
+        if version > SECTION_VERSION {
+            return Err(self.fail(Error::Version { version, newest: SECTION_VERSION }));
         }
         let host = self.host().map_err(|error| self.fail(error))?;
         let Some(mut incoming) = self.incoming.lock().take() else {
@@ -403,7 +371,7 @@ impl<H: Host> Module<H> {
         });
         *self.incoming.lock() = Some(incoming);
         if result.is_ok() {
-            self.succeed();
+            self.clear_error();
         }
         result
     }
@@ -428,44 +396,44 @@ impl<H: Host> Module<H> {
     /// Until then a call that the host makes from within this one finds it in use.
     fn run<T>(
         &self,
-        link: &mut Link,
-        step: impl FnOnce(&mut Outgoing<H>, &mut Link) -> Result<T, Error>,
+        call: &mut CallContext,
+        step: impl FnOnce(&mut Outgoing<H>, &mut CallContext) -> Result<T, Error>,
     ) -> Result<(T, Box<Outgoing<H>>), Error> {
         let mut migration = match self.take_running() {
             Ok(migration) => migration,
             Err(Error::Busy) => return Err(self.fail(Error::Busy)),
             Err(error) => {
-                tell(|| link.stream.set_error(error.errno()));
+                tell(|| call.stream.set_error(error.errno()));
                 // What has failed has been reported; some hosts go on all the same, ten times a second.
                 return Err(if error == Error::NotRunning { self.fail(error) } else { self.remember(error) });
             }
         };
-        if migration.stream() != link.stream.identity() {
+        if migration.stream() != call.stream.identity() {
             *self.outgoing.lock() = Slot::Running(migration);
             return Err(self.fail(Error::OtherStream));
         }
-        match catch(|| step(&mut migration, link)) {
+        match catch(|| step(&mut migration, call)) {
             Ok(value) => Ok((value, migration)),
             Err(error) => {
-                if let Some(monitor) = link.monitor {
+                if let Some(monitor) = call.monitor {
                     tell(|| monitor.print(&format!("\n{error}\n")));
                 }
-                Err(self.give_up(Some(migration), link, error))
+                Err(self.fail_migration(Some(migration), call, error))
             }
         }
     }
 
     /// Ends what runs, or was about to, by an error. It is told while the slot is in use: what the host calls from there is
     /// refused, and what that was must not be remembered instead.
-    fn give_up(&self, migration: Option<Box<Outgoing<H>>>, link: &mut Link, error: Error) -> Error {
-        tell(|| link.stream.set_error(error.errno()));
+    fn fail_migration(&self, migration: Option<Box<Outgoing<H>>>, call: &mut CallContext, error: Error) -> Error {
+        tell(|| call.stream.set_error(error.errno()));
         let error = self.fail(error);
-        self.release(migration, Slot::Failed(error.clone()));
+        self.end(migration, Slot::Failed(error.clone()));
         self.remember(error)
     }
 
     /// Gives everything back to the host; the slot stays in use while that lasts.
-    fn release<T>(&self, migration: T, then: Slot<H>) {
+    fn end<T>(&self, migration: T, then: Slot<H>) {
         if let Err(error) = catch(|| {
             drop(migration);
             Ok(())
