@@ -87,7 +87,7 @@ fn every_scenario_keeps_the_promise() {
         let [failed, arrived] = seen.get(what).copied().unwrap_or_default();
         // It is rare that an event comes too late to matter.
         assert!(!fails || failed > count / 1000, "{what}: failed {failed} times");
-        assert!(!arrives || arrived > count / 20_000, "{what}: succeeded {arrived} times");
+        assert!(!arrives || arrived >= count / 20_000, "{what}: succeeded {arrived} times");
     }
 }
 
