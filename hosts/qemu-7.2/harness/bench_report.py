@@ -7,7 +7,7 @@ from html import escape
 
 from .bench_rows import COPY, MIRROR, OURS, UNMODIFIED, ZERO_BLOCKS
 
-COLOURS = {OURS: "#1f6feb", UNMODIFIED: "#9a6700", ZERO_BLOCKS: "#d4a72c", MIRROR: "#6e7781", COPY: "#afb8c1"}
+COLORS = {OURS: "#1f6feb", UNMODIFIED: "#9a6700", ZERO_BLOCKS: "#d4a72c", MIRROR: "#6e7781", COPY: "#afb8c1"}
 
 
 class Report:
@@ -94,7 +94,7 @@ class Report:
             for name in contestants:
                 rate = self.medians(row, name)[0]
                 length = rate / most * (width - left - 240)
-                parts.append(f'<rect x="{left}" y="{y}" width="{length:.0f}" height="{bar - 3}" fill="{COLOURS[name]}"/>')
+                parts.append(f'<rect x="{left}" y="{y}" width="{length:.0f}" height="{bar - 3}" fill="{COLORS[name]}"/>')
                 parts.append(text(left + length + 6, y + bar - 6, f"{rate:.0f}  {name}", bold=name == OURS))
                 y += bar
             y += gap
