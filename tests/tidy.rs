@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The rules of `CONTRIBUTING.md` that a program can check, for every file of the project.
 //!
-//! Each test prints all that it finds, as `file:line: what is wrong`. An exception to a rule is a line in one of the lists
-//! named `EXCEPT`, with its reason.
+//! Each test prints all that it finds, as `file:line: what is wrong`. An exception to a rule is a line in one of the
+//! lists named `EXCEPT`, with its reason.
 
 #[path = "tidy/behaviors.rs"]
 mod behaviors;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The behaviors B-01, B-02 … of `docs/behaviour.md`, and the tests that prove them.
 //!
-//! A C test names its behavior in the first comment of its file, a test in a real QEMU in a comment or text of the harness,
-//! and a Rust test at the start of its doc comment. The page lists the tests of a behavior in the paragraph **Tests:**.
+//! A C test names its behavior in the first comment of its file, a test in a real QEMU in a comment or text of the
+//! harness, and a Rust test at the start of its doc comment. The page lists the tests of a behavior in the paragraph
+//! **Tests:**.
 
 use std::collections::{BTreeMap, BTreeSet};
 

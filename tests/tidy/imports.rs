@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which module of `src` uses which. Code for tests, from `#[cfg(test)]` to the end of a file, does not count, nor does that
-//! a parent declares its children.
+//! Which module of `src` uses which. Code for tests, from `#[cfg(test)]` to the end of a file, does not count, nor does
+//! that a parent declares its children.
 
 use std::collections::{BTreeMap, BTreeSet};
 
