@@ -86,11 +86,19 @@ fn walk(root: &Path, folder: &str, ignored: &[String], files: &mut Vec<File>) {
             continue;
         }
         if kind.is_dir() {
+            if is_made(&entry.path()) {
+                continue;
+            }
             walk(root, &path, ignored, files);
         } else if let Ok(text) = fs::read_to_string(entry.path()) {
             files.push(File::new(&path, text));
         }
     }
+}
+
+/// Whether a tool has made this folder: cargo or meson for what they build, or scripts/dist for the crates of a release.
+fn is_made(folder: &Path) -> bool {
+    ["CACHEDIR.TAG", "meson-private"].iter().any(|mark| folder.join(mark).exists()) || folder.ends_with("vendor")
 }
 
 #[track_caller]
