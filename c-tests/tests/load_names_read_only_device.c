@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 17: a target that cannot be written gives an error that names it. */
+/* B-17: The original aborted when the target could not be written. It must get an error that names the device. */
 #include "host.h"
 #include "test.h"
 

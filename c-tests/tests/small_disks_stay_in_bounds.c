@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 12: the in-flight map of a small disk is accessed within its bounds (a sanitizer or valgrind sees it). */
+/* B-12: The original's map of reads in flight was too short on small disks, and it read and wrote past the map's
+ * end. Accesses must stay in bounds (a sanitizer or valgrind sees it). */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 2: stage 2 is not done while reads are in flight or blocks wait to be sent. */
+/* B-02: The original's stage 2 counted dirty chunks alone, so it was done with reads in flight and blocks in its
+ * queue. It must not be done before those are sent. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 14: a block that does not lie within the device is refused, and nothing is written. */
+/* B-14: The original did not check a block's address against the device. A block that is not within the device
+ * must be refused, and nothing be written. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 22: dirty chunks are read side by side; none waits for the others' I/O. */
+/* B-22: The original waited for all I/O before it read the next dirty chunk. Dirty chunks must be read side by
+ * side, and none may wait for another's I/O. */
 #include "host.h"
 #include "test.h"
 

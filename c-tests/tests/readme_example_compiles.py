@@ -4,7 +4,7 @@
 
 A my_something that is put into a table is declared as what that field of the table is.
 
-usage: readme_snippet.py PROJECT STANDARD COMPILER..."""
+usage: readme_example_compiles.py PROJECT STANDARD COMPILER..."""
 import pathlib
 import re
 import subprocess

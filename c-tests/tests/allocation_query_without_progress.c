@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 21: an is_allocated that says 0 sectors, or fails, means allocated. */
+/* B-21: The original looped forever when is_allocated answered 0 sectors. That answer, like a failure, must count
+ * as allocated. */
 #include "host.h"
 #include "test.h"
 

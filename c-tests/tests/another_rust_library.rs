@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Another static library of Rust's, for `beside_rust.c`.
+//! Another static library of Rust's, for `with_another_rust_library.c`.
 
 use std::hint::black_box;
 use std::panic::catch_unwind;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 9: cancel and a broken stream wait for the reads in flight before anything is freed. */
+/* B-09: On a cancel or an error the original freed its state while reads were in flight, which then wrote into
+ * freed memory. Cancel must wait for them before anything is freed. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 8: at most 64 chunks are in memory, whatever the rate limit. */
+/* B-08: With a high rate limit the original read the whole disk into memory. At most 64 chunks may be in memory,
+ * whatever the limit. */
 #include "host.h"
 #include "test.h"
 

@@ -3,7 +3,7 @@
 """A library exports the functions of blkmig.h and nothing else. A shared one has the soname libblkmig.so.1; the one that meson
 makes also gives each function the version that its comment says it is there since.
 
-usage: exports.py HEADER LIBRARY
+usage: exported_symbols.py HEADER LIBRARY
        exports.py HEADER --cargo COMMAND...   the library that `cargo build` alone leaves"""
 import json
 import re

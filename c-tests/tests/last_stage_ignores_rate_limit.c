@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 1: the last stage sends all there is, whatever the rate limit says. */
+/* B-01: The original's last stage stopped at the rate limit and threw away what it had read and not sent. It must
+ * send all there is, whatever the limit. */
 #include "host.h"
 #include "test.h"
 

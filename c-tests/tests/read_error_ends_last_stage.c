@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 11: a read error in the last stage ends the migration, with an error. */
+/* B-11: After a read error in its last stage the original ran in an endless loop, with the guest stopped. The
+ * error must end the migration. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 24: without a monitor, or without the monitor's table, there is no output. */
+/* B-24: The original printed to a monitor that was not there. Without a monitor, or without the monitor's table,
+ * there must be no output. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 6: more than 2 GiB read do not overflow the bandwidth, which would let any downtime fit. */
+/* B-06: The original counted the bytes read in an int, which overflows at 2 GiB, and then any downtime seemed to
+ * fit. The count must not overflow. */
 #include "host.h"
 #include "test.h"
 

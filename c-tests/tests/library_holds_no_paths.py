@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """No library holds the path of a folder of the machine that it was built on: these, the home, and cargo's.
 
-usage: no_paths.py LIBRARY... -- FOLDER..."""
+usage: library_holds_no_paths.py LIBRARY... -- FOLDER..."""
 import os
 import pathlib
 import sys

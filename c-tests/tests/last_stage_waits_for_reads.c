@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 10: the last stage waits for the reads in flight. */
+/* B-10: The original aborted if reads were in flight when the last stage began. The last stage must wait for them. */
 #include "host.h"
 #include "test.h"
 

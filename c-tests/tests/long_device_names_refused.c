@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 23: a device whose name does not fit the stream fails the start, which names it; 255 bytes fit. */
+/* B-23: The original cut the length of a name to one byte, so a name of over 255 bytes broke the stream. The start
+ * must fail and name the device; 255 bytes must fit. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 25: on a threaded host, iterate waits for a completion (at most 100 ms) when there is nothing else to do. */
+/* B-25: On an unlimited link the original's caller ran in a busy loop while all reads were in flight. On a
+ * threaded host iterate must wait for a completion, for at most 100 ms. */
 #include "host.h"
 #include "test.h"
 

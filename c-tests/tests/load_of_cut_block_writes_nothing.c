@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 15: of a block that is cut short nothing is written. */
+/* B-15: The original wrote old memory to the disk when the stream ended within a block. Nothing of such a block
+ * may be written. */
 #include "host.h"
 #include "test.h"
 

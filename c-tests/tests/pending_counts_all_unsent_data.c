@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 3: pending is what the destination lacks, at any moment of the bulk phase. */
+/* B-03: QEMU 7.2 reported almost nothing pending as soon as a bulk read was in flight, so a fast link ended the
+ * migration early. Pending must be what the destination lacks, at any moment. */
 #include "host.h"
 #include "test.h"
 

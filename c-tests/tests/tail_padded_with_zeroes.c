@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 13: what a block has past the device's end is zeroes, not old memory. */
+/* B-13: The original filled the last block past the device's end with whatever was in its memory. Those bytes must
+ * be zeroes. */
 #include "host.h"
 #include "test.h"
 

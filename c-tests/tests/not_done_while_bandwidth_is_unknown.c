@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 7: as long as no read has finished, the bandwidth is unknown, which means not yet. */
+/* B-07: The original aborted when it was asked for the bandwidth before a read had finished. An unknown bandwidth
+ * must mean "not done yet". */
 #include "host.h"
 #include "test.h"
 

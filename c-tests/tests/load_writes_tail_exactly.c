@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 16: of the last block exactly the device's sectors are written, clusters or not. */
+/* B-16: QEMU 2.10 to 9.0 wrote whole clusters past the end of a device whose size is no multiple of them. Of the
+ * last block exactly the device's sectors must be written. */
 #include "host.h"
 #include "test.h"
 

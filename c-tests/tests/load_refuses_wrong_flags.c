@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 18: a record that mixes flags, has unknown ones, or a progress over 100, is refused. */
+/* B-18: The original accepted records that mix flags, have unknown ones, or report a progress over 100. Each of
+ * them must be refused. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 5: a write that comes between the read and the return of aio_read is sent. */
+/* B-05: The original cleared the dirty bit after it had started the read, so a write in between was lost. The bit
+ * must be cleared first, and such a write must be sent. */
 #include "host.h"
 #include "test.h"
 

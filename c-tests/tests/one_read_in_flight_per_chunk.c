@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 4: a chunk written during its bulk read is read again only after that read, and the new data wins. */
+/* B-04: The original could read a chunk again while its bulk read was in flight, and the older data won. The
+ * second read must wait for the first, and the newer data must win. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 20: a start while a migration runs does not add to it. */
+/* B-20: A second start without a cleanup added all devices to the original's list again. A start while a migration
+ * runs must not add to it. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Row 19: an empty device and one with no drive behind it are skipped, and the others migrate. */
+/* B-19: The original followed a NULL pointer for a device with no drive behind it. Such a device, and an empty
+ * one, must be skipped, and the others must migrate. */
 #include "host.h"
 #include "test.h"
 
