@@ -39,7 +39,7 @@ static int64_t finish(QEMUFile *f)
 
     guest.running = false;
     aio_flush();                 /* as stopping a guest does */
-    f->step_limit = 0;           /* with one, the original would leave out what it has queued: row 1 of behaviour.md */
+    f->step_limit = 0;           /* with one, the original would leave out what it has queued: B-01 of docs/behaviour.md */
     module.save_live(NULL, f, 3, module.opaque);
     if (f->error) {
         fail("the last stage failed");
