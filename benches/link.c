@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * How well the module uses a link and several disks, in virtual time: every run is the same. The host is one of 2011: an
- * event loop, a step each 100 ms in which so many bytes may be put; it calls the module when a step begins and when reads
- * have completed, for as long as the step takes more.
+ * How well the module uses a link and several disks, in virtual time: every run is the same. The host is one of 2011:
+ * an event loop, a step each 100 ms in which so many bytes may be put; it calls the module when a step begins and
+ * when reads have completed, for as long as the step takes more.
  */
 #include "bench.h"
 

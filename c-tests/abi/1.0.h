@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The C ABI of blkmig 1.0 where size_t and pointers have 64 bits: constants, structs with their sizes, the offset and type
- * of each field, functions. It is released: never change it. */
+/* The C ABI of blkmig 1.0 where size_t and pointers have 64 bits: constants, structs with their sizes, the offset and
+ * type of each field, functions. It is released: never change it. */
 CONSTANT(BLK_MIG_ABI_VERSION, 1)
 CONSTANT(BLK_MIG_HOST_THREADED, 1)
 

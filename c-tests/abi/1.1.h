@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The C ABI of blkmig 1.1 where size_t and pointers have 64 bits: constants, structs with their sizes, the offset and type
- * of each field, functions.
+/* The C ABI of blkmig 1.1 where size_t and pointers have 64 bits: constants, structs with their sizes, the offset and
+ * type of each field, functions.
  *
- * What is added to blkmig.h is added here, a field only at the end of its struct. With a release, this list stays as it is
- * and the next version gets a list of its own, which starts as a copy (see abi.c). */
+ * What is added to blkmig.h is added here, a field only at the end of its struct. With a release, this list stays as
+ * it is and the next version gets a list of its own, which starts as a copy (see abi.c). */
 CONSTANT(BLK_MIG_ABI_VERSION, 1)
 CONSTANT(BLK_MIG_HOST_THREADED, 1)
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Programs that were built with any header since 1.0 must work with this library: what blkmig.h declares has not changed
- * since then, and a struct has only grown at its end. All of it is checked when this file is compiled; that the lists
- * are complete is checked by lists_are_complete.py. Another list goes to the end here and in meson.build.
+ * Programs that were built with any header since 1.0 must work with this library: what blkmig.h declares has not
+ * changed since then, and a struct has only grown at its end. All of it is checked when this file is compiled; that
+ * the lists are complete is checked by lists_are_complete.py. Another list goes to the end here and in meson.build.
  */
 #include <blkmig.h>
 

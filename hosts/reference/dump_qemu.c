@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A stream of QEMU, from 0.13 to 9.0, as far as block migration needs it: the sections "block" are decoded, the pages of
- * "ram" between them are counted, and it ends where the state of devices begins, after the last block.
+ * A stream of QEMU, from 0.13 to 9.0, as far as block migration needs it: the sections "block" are decoded, the pages
+ * of "ram" between them are counted, and it ends where the state of devices begins, after the last block.
  */
 #include <string.h>
 

@@ -51,8 +51,8 @@ void hv_put_frame(HvMigration *m, HvFrame frame);
 /* ---- The source's steps, in either style (handover.c) ---- */
 
 int hv_source_check(HvMigration *m);       /* 0, or why to stop */
-/* When the module could finish: 1: the guest may be stopped; 0: the destination has brought what it had to stable storage,
- * so ask the module again. */
+/* When the module could finish: 1: the guest may be stopped; 0: the destination has brought what it had to stable
+ * storage, so ask the module again. */
 int hv_settle(HvMigration *m);
 void hv_stop_guest(HvMigration *m);        /* from here on it is downtime */
 int hv_hand_over(HvMigration *m);

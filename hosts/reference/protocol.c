@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Around the module's sections: the source says which disks it has, the destination agrees or says why not. Each section
- * follows one byte, HvFrame. After HV_FLUSH the destination brings what it has to stable storage and says that it is ready,
- * while the guest runs on. After HV_END it does so for the last time; only HV_GO from the source then makes it the owner of
- * the disks, so that there are never two.
+ * Around the module's sections: the source says which disks it has, the destination agrees or says why not. Each
+ * section follows one byte, HvFrame. After HV_FLUSH the destination brings what it has to stable storage and says
+ * that it is ready, while the guest runs on. After HV_END it does so for the last time; only HV_GO from the source
+ * then makes it the owner of the disks, so that there are never two.
  */
 #include <errno.h>
 #include <string.h>
