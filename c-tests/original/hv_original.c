@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The reference hypervisor, with the original in the library's place. */
+#include "app.h"
 #include "blkmig_host.h"
 #include <time.h>
 
