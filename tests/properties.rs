@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What holds for the stream's records and for the geometry whatever the numbers are.
+//! Properties of the stream's records and of the geometry that hold for all numbers.
 
 use blkmig::error::{Errno, Error};
 use blkmig::geometry::{Chunk, Geometry, SECTOR_BYTES, Sector, Sectors};
@@ -18,7 +18,7 @@ fn header() -> impl Strategy<Value = Header> {
     ]
 }
 
-/// What the contract's table says of a word, written down once more.
+/// Whether a word is a valid record header, written independently of the engine.
 fn is_record(word: u64) -> bool {
     match word & 0x1ff {
         0x01 | 0x09 => true,
@@ -28,7 +28,7 @@ fn is_record(word: u64) -> bool {
     }
 }
 
-/// Words near the table as well as any.
+/// Arbitrary words, and many that are almost valid headers.
 fn word() -> impl Strategy<Value = u64> {
     prop_oneof![any::<u64>(), (0..=LAST_SECTOR, 0..16_u64).prop_map(|(value, flags)| value << 9 | flags), 0..60_000_u64]
 }
@@ -40,7 +40,7 @@ fn geometry() -> impl Strategy<Value = Geometry> {
     ]
 }
 
-/// Sectors of a device, from tiny to the largest that has a length in bytes.
+/// The sectors of a device, up to the largest whose length in bytes is an `i64`.
 fn total() -> impl Strategy<Value = u64> {
     prop_oneof![1..10_000_u64, 1..=i64::MAX as u64 / SECTOR_BYTES]
 }
@@ -49,29 +49,33 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_header_comes_back_as_it_was(header in header()) {
+    fn an_encoded_header_decodes_to_itself(header in header()) {
         prop_assert_eq!(Header::decode(header.encode()), Ok(header));
     }
 
     #[test]
-    fn any_word_is_a_record_of_the_table_or_refused(word in word()) {
+    fn any_word_is_a_valid_header_or_refused(word in word()) {
         match Header::decode(word.to_be_bytes()) {
             Ok(header) => {
-                prop_assert!(is_record(word), "{:#x} was taken for {:?}", word, header);
+                prop_assert!(is_record(word), "{:#x} was decoded as {:?}", word, header);
                 prop_assert_eq!(header.encode(), word.to_be_bytes());
             }
             Err(error) => {
                 prop_assert!(!is_record(word), "{:#x} was refused: {}", word, error);
                 prop_assert_eq!(error.errno(), Errno::INVALID);
-                // The text says what was there.
-                let value = if matches!(error, Error::Progress(_)) { format!("{}", word >> 9) } else { format!("{word:016x}") };
-                prop_assert!(error.to_string().contains(&value), "{} does not tell {}", error, value);
+                // The text contains the value.
+                let is_progress = matches!(error, Error::Progress(_));
+                let value = if is_progress { format!("{}", word >> 9) } else { format!("{word:016x}") };
+                prop_assert!(error.to_string().contains(&value), "{} does not contain {}", error, value);
             }
         }
     }
 
     #[test]
-    fn a_prefix_is_the_word_the_length_and_the_name(header in header(), name in prop::collection::vec(any::<u8>(), 0..=MAX_NAME)) {
+    fn a_block_prefix_is_the_header_the_length_and_the_name(
+        header in header(),
+        name in prop::collection::vec(any::<u8>(), 0..=MAX_NAME),
+    ) {
         let prefix = block_prefix(header, &name);
         prop_assert_eq!(&prefix[..8], &header.encode()[..]);
         prop_assert_eq!(usize::from(prefix[8]), name.len());
@@ -94,7 +98,7 @@ proptest! {
     }
 
     #[test]
-    fn only_the_last_chunk_may_be_a_tail(geometry in geometry(), total in total()) {
+    fn only_the_last_chunk_may_be_short(geometry in geometry(), total in total()) {
         let last = geometry.chunks(total) - 1;
         let tail = geometry.sectors(Chunk(last), total);
         prop_assert_eq!(tail.end(), Sector(total));
@@ -105,7 +109,7 @@ proptest! {
     }
 
     #[test]
-    fn a_clip_stays_on_the_device(geometry in geometry(), total in total(), start in any::<u64>()) {
+    fn a_clipped_range_stays_on_the_device(geometry in geometry(), total in total(), start in any::<u64>()) {
         let clip = geometry.clip(Sector(start), total);
         prop_assert_eq!(clip.start, Sector(start));
         prop_assert!(clip.count <= geometry.sectors_per_chunk());
@@ -119,12 +123,17 @@ proptest! {
     }
 
     #[test]
-    fn bytes_of_runs_of_chunks_add_up(geometry in geometry(), total in total(), cuts in [any::<u64>(), any::<u64>()]) {
+    fn bytes_of_ranges_of_chunks_add_up(
+        geometry in geometry(),
+        total in total(),
+        cuts in [any::<u64>(), any::<u64>()],
+    ) {
         let chunks = geometry.chunks(total);
         let mut cuts = cuts.map(|cut| cut % (chunks + 1));
         cuts.sort_unstable();
         let [one, other] = cuts;
-        let sum = geometry.bytes(0..one, total) + geometry.bytes(one..other, total) + geometry.bytes(other..chunks, total);
+        let ranges = [0..one, one..other, other..chunks];
+        let sum: u64 = ranges.into_iter().map(|range| geometry.bytes(range, total)).sum();
         prop_assert_eq!(sum, total * SECTOR_BYTES);
         prop_assert_eq!(geometry.bytes(0..chunks, total), total * SECTOR_BYTES);
         prop_assert_eq!(geometry.bytes(0..u64::MAX, total), total * SECTOR_BYTES);
@@ -135,7 +144,7 @@ proptest! {
     }
 
     #[test]
-    fn runs_overlap_if_they_share_a_sector(a in 0..50_u64, m in 1..20_u32, b in 0..50_u64, n in 1..20_u32) {
+    fn ranges_overlap_if_they_share_a_sector(a in 0..50_u64, m in 1..20_u32, b in 0..50_u64, n in 1..20_u32) {
         let (one, other) = (Sectors { start: Sector(a), count: m }, Sectors { start: Sector(b), count: n });
         let shared = (one.start.0..one.end().0).any(|sector| (other.start.0..other.end().0).contains(&sector));
         prop_assert_eq!(one.overlaps(other), shared);
@@ -144,7 +153,7 @@ proptest! {
 }
 
 #[test]
-fn a_geometry_has_chunks_of_a_sector_to_a_gigabyte() {
+fn a_geometry_has_chunks_of_one_sector_to_one_gibibyte() {
     assert_eq!(Geometry::new(0), None);
     assert_eq!(Geometry::new((1 << 21) + 1), None);
     assert_eq!(Geometry::new(1 << 21).map(Geometry::chunk_bytes), Some(1 << 30));

@@ -1,23 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Two simulated machines in a test's hands: nothing happens in them but what the test does.
+//! Two simulated machines for one test. Nothing happens in them but what the test does.
 
 use std::cell::{Cell, RefCell};
+
 use std::rc::Rc;
 
 use blkmig::error::Error;
+
 use blkmig::geometry::Geometry;
+
 use blkmig::module::{Module, Options};
+
 use blkmig::source::{Link, Step};
 
 use crate::sim::disk::{Disk, Kind};
+
 use crate::sim::guest::GuestMode;
+
 use crate::sim::host::SimHost;
+
 use crate::sim::machine::{Features, Machine};
+
 use crate::sim::model::{Model, ModelDisk};
+
 use crate::sim::stream::{InStream, OutStream, SimMonitor};
+
 use crate::sim::{Call, Sim};
 
-/// A host with nothing optional, whose requests complete when the test says so.
+/// A host without optional functions, whose requests complete only when the test says so.
 pub(crate) const PLAIN: Features = Features {
     async_writes: false,
     wait: false,
@@ -39,7 +49,7 @@ pub(crate) const PLAIN: Features = Features {
 /// A host whose reads complete at once.
 pub(crate) const QUICK: Features = Features { immediate: 1000, ..PLAIN };
 
-pub(crate) struct Bench {
+pub(crate) struct Fixture {
     pub(crate) sim: Rc<Sim>,
     pub(crate) source: Rc<Machine>,
     pub(crate) destination: Rc<Machine>,
@@ -51,8 +61,8 @@ pub(crate) struct Bench {
     model: Model,
 }
 
-impl Bench {
-    pub(crate) fn new(chunk: u32, disks: &[(&str, Kind, u64)], features: Features, options: Options) -> Bench {
+impl Fixture {
+    pub(crate) fn new(chunk: u32, disks: &[(&str, Kind, u64)], features: Features, options: Options) -> Fixture {
         let sim = Rc::new(Sim::new(1, false, None, None));
         let make = |stamp: u64| -> Vec<Disk> {
             let disks = disks.iter().map(|(name, kind, sectors)| {
@@ -80,12 +90,12 @@ impl Bench {
             sent: vec![false; sectors.div_ceil(chunk.into()) as usize],
         });
         let model = Model::new(model.collect(), chunk.into(), options.zero_blocks);
-        Bench { sim, source, destination, from, to, stream, monitor: None, sections: Vec::new(), model }
+        Fixture { sim, source, destination, from, to, stream, monitor: None, sections: Vec::new(), model }
     }
 
     /// One device that migrates, "hd0".
-    pub(crate) fn one(chunk: u32, sectors: u64, features: Features) -> Bench {
-        Bench::new(chunk, &[("hd0", Kind::Normal, sectors)], features, Options::default())
+    pub(crate) fn one(chunk: u32, sectors: u64, features: Features) -> Fixture {
+        Fixture::new(chunk, &[("hd0", Kind::Normal, sectors)], features, Options::default())
     }
 
     fn section<T>(
@@ -98,7 +108,7 @@ impl Bench {
         let result = call(&self.from, &mut Link { stream: &mut self.stream, monitor });
         let section = std::mem::take(&mut self.stream.section);
         if result.is_ok() {
-            self.model.section(&section, last).expect("the section is by the book");
+            self.model.section(&section, last).expect("the section is valid");
         }
         self.sections.push(section);
         result
@@ -116,7 +126,7 @@ impl Bench {
         self.section(true, Module::complete)
     }
 
-    /// Steps until nothing is left, with everything that is in flight completed in between.
+    /// Calls `iterate` and completes all requests, until nothing is pending.
     pub(crate) fn run_dry(&mut self) {
         for _ in 0..1000 {
             self.iterate().unwrap();
@@ -128,7 +138,7 @@ impl Bench {
         panic!("no end");
     }
 
-    /// The guest writes: data and dirty bits.
+    /// The guest writes, which changes data and dirty bits.
     pub(crate) fn write(&self, disk: usize, sectors: std::ops::Range<u64>, stamp: u64) {
         write(&self.source, disk, sectors, stamp);
     }
@@ -142,7 +152,7 @@ impl Bench {
         self.source.complete_some(usize::MAX);
     }
 
-    /// What a destination lacks of this disk that has what was sent.
+    /// The bytes of this disk's chunks that differ from what was sent.
     pub(crate) fn lacking(&self, disk: usize) -> u64 {
         let disks = self.source.disks.borrow();
         let (here, there) = (&disks[disk].data, &self.model.disks[disk].data);
@@ -151,12 +161,12 @@ impl Bench {
         chunks.filter(|(one, other)| one != other).map(|(one, _)| one.len() as u64).sum()
     }
 
-    /// Loads a section of the test's making.
+    /// Loads a section that the test has made.
     pub(crate) fn load(&self, section: &[u8]) -> Result<(), Error> {
         self.to.load(&mut InStream::new(&self.destination, section), 1)
     }
 
-    /// Everything is delivered: the disks must be the same, and nothing out of order may have happened.
+    /// Delivers all sections. The disks must be equal, and no check of the simulator may have failed.
     #[track_caller]
     pub(crate) fn check_migrated(&mut self) {
         for section in std::mem::take(&mut self.sections) {
@@ -178,10 +188,10 @@ impl Bench {
             assert!(machine.ios.borrow().is_empty());
         }
         assert_eq!((self.from.status().buffers().0, self.to.status().buffers().0), (0, 0));
-        assert_eq!(self.sim.all_wrong(), Vec::<String>::new());
+        assert_eq!(self.sim.violations(), Vec::<String>::new());
     }
 
-    /// The destination's disk, as sectors that have changed since the start.
+    /// The sectors of the destination's disk that have changed since the start.
     pub(crate) fn changed(&self, disk: usize) -> Vec<u64> {
         let disks = self.destination.disks.borrow();
         let sectors = disks[disk].data.chunks(512).enumerate();
@@ -196,7 +206,7 @@ pub(crate) fn write(machine: &Machine, disk: usize, sectors: std::ops::Range<u64
     disks[disk].mark_dirty(sectors);
 }
 
-/// Does something once, at the first call of a kind.
+/// Does `what` once, at the first call of this kind.
 pub(crate) fn once(machine: &Machine, at: Call, what: impl Fn(&Machine) + 'static) {
     let done = Cell::new(false);
     *machine.script.borrow_mut() = Some(Rc::new(move |machine: &Machine, call| {
@@ -206,7 +216,7 @@ pub(crate) fn once(machine: &Machine, at: Call, what: impl Fn(&Machine) + 'stati
     }));
 }
 
-/// Keeps the calls that a machine gets.
+/// Records the calls that a machine gets.
 pub(crate) fn record(machine: &Machine) -> Rc<RefCell<Vec<Call>>> {
     let calls = Rc::new(RefCell::new(Vec::new()));
     let log = Rc::clone(&calls);

@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What the log says, and what it must not be made to say.
+//! What is logged, and what a hostile peer cannot have logged.
 
 use std::cell::RefCell;
+
 use std::sync::Once;
 
 use blkmig::error::Errno;
+
 use blkmig::module::Options;
 
-use crate::bench::{Bench, PLAIN, QUICK};
+use crate::fixture::{Fixture, PLAIN, QUICK};
+
 use crate::sim::disk::Kind;
 
 thread_local! {
     static LINES: RefCell<Vec<(log::Level, String)>> = RefCell::default();
 }
 
-/// Keeps the lines of the thread, which is the test's.
-struct Keep;
+/// Keeps the lines that this thread logs; each test has its own thread.
+struct LineKeeper;
 
-impl log::Log for Keep {
+impl log::Log for LineKeeper {
     fn enabled(&self, _metadata: &log::Metadata) -> bool {
         true
     }
@@ -29,11 +32,11 @@ impl log::Log for Keep {
     fn flush(&self) {}
 }
 
-/// The lines of this level that are logged meanwhile.
+/// The lines that `what` logs at this level.
 fn logged(level: log::Level, what: impl FnOnce()) -> Vec<String> {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        log::set_logger(&Keep).expect("nobody else sets one");
+        log::set_logger(&LineKeeper).expect("nobody else sets one");
         log::set_max_level(log::LevelFilter::Info);
     });
     LINES.take();
@@ -42,7 +45,7 @@ fn logged(level: log::Level, what: impl FnOnce()) -> Vec<String> {
 }
 
 #[test]
-fn each_device_that_is_left_out_is_named_with_the_reason() {
+fn each_skipped_device_is_logged_with_the_reason() {
     let disks = [
         ("ro", Kind::ReadOnly, 3),
         ("hd0", Kind::Normal, 5),
@@ -50,8 +53,8 @@ fn each_device_that_is_left_out_is_named_with_the_reason() {
         ("empty", Kind::Empty, 0),
         ("gone", Kind::Gone, 4),
     ];
-    let mut bench = Bench::new(1, &disks, QUICK, Options::default());
-    let lines = logged(log::Level::Info, || bench.setup().unwrap());
+    let mut fixture = Fixture::new(1, &disks, QUICK, Options::default());
+    let lines = logged(log::Level::Info, || fixture.setup().unwrap());
     let reasons = ["ro is not migrated: it is read-only", "cd is not migrated: it is empty"];
     let more = ["empty is not migrated: its length is 0", "gone is not migrated: there is nothing behind it"];
     let expected: Vec<_> = reasons.iter().chain(&more).map(|line| format!("device {line}")).collect();
@@ -59,31 +62,31 @@ fn each_device_that_is_left_out_is_named_with_the_reason() {
 }
 
 #[test]
-fn an_error_is_said_once_however_often_the_host_asks() {
-    let mut bench = Bench::one(1, 5, QUICK);
-    bench.setup().unwrap();
-    bench.source.disks.borrow_mut()[0].says = Some(Err(Errno::NO_MEDIUM));
+fn an_error_is_logged_once_however_often_the_host_calls() {
+    let mut fixture = Fixture::one(1, 5, QUICK);
+    fixture.setup().unwrap();
+    fixture.source.disks.borrow_mut()[0].reported_length = Some(Err(Errno::NO_MEDIUM));
     let lines = logged(log::Level::Error, || {
         for _ in 0..10 {
-            bench.iterate().unwrap_err();
+            fixture.iterate().unwrap_err();
         }
     });
     assert_eq!(lines, ["can't get the length of device hd0: No medium found"]);
-    assert_eq!(bench.from.last_error(), lines[0]);
+    assert_eq!(fixture.from.last_error(), lines[0]);
 }
 
 #[test]
-fn a_peer_cannot_forge_lines_of_the_log_nor_fill_it() {
-    let bench = Bench::one(1, 5, PLAIN);
+fn a_peer_can_neither_forge_log_lines_nor_flood_the_log() {
+    let fixture = Fixture::one(1, 5, PLAIN);
     let name = b"x\nblkmig: all is well\r\x1b[2J\x7f\xc2\x9b";
     let block = [1_u64.to_be_bytes().to_vec(), vec![name.len() as u8], name.to_vec()].concat();
-    let lines = logged(log::Level::Error, || drop(bench.load(&block)));
+    let lines = logged(log::Level::Error, || drop(fixture.load(&block)));
     assert_eq!(lines.len(), 1);
     assert!(!lines[0].chars().any(char::is_control), "{lines:?}");
     assert!(lines[0].contains(r"x\nblkmig: all is well\r\u{1b}[2J\u{7f}\u{9b}"), "{lines:?}");
-    // Each of these lowers the percentage, as if another migration began.
+    // Each record has a lower percentage than the one before, as if another migration had begun.
     let percents = (0..100_000_u64).map(|n| (99 - n % 100) << 9 | 4);
     let section: Vec<u8> = percents.chain([2]).flat_map(u64::to_be_bytes).collect();
-    let lines = logged(log::Level::Info, || bench.load(&section).unwrap());
+    let lines = logged(log::Level::Info, || fixture.load(&section).unwrap());
     assert!((1..=256).contains(&lines.len()), "{} lines", lines.len());
 }

@@ -1,17 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Rows about large numbers: a device of any size that is known to be zero, and a stream that takes it at 1 GB/s and forgets
-//! it, so that gigabytes can be migrated in no time and no memory.
+//! Devices of gigabytes and terabytes. The simulated disk is known to be zero and the stream takes 1 GB/s and drops it,
+//! so that such a migration takes neither time nor memory.
 
 use std::cell::{Cell, RefCell};
+
 use std::collections::BTreeSet;
+
 use std::rc::Rc;
+
 use std::sync::atomic::Ordering::Relaxed;
 
 use blkmig::error::Errno;
+
 use blkmig::geometry::{Geometry, Sector, Sectors};
+
 use blkmig::host::{Device, Extent, Host, Stream};
+
 use blkmig::module::{Module, Options};
+
 use blkmig::request::ReadRequest;
+
 use blkmig::source::Link;
 
 struct World {
@@ -19,21 +27,21 @@ struct World {
     now: Cell<i64>,
     dirty: RefCell<BTreeSet<u64>>,
     max_downtime_ns: u64,
-    /// Whether the host can look for dirty sectors itself, and how many chunks it was asked about one by one.
+    /// Whether the host has `next_dirty`, and how many times it was asked about a single chunk instead.
     can_search: Cell<bool>,
     looks: Cell<u64>,
 }
 
 #[derive(Clone)]
-struct Endless(Rc<World>);
+struct ZeroDisk(Rc<World>);
 
-impl Host for Endless {
-    type Device = Endless;
+impl Host for ZeroDisk {
+    type Device = ZeroDisk;
 
-    fn devices(&self) -> Vec<Endless> {
+    fn devices(&self) -> Vec<ZeroDisk> {
         vec![self.clone()]
     }
-    fn find(&self, _name: &[u8]) -> Option<Endless> {
+    fn find(&self, _name: &[u8]) -> Option<ZeroDisk> {
         None
     }
     fn drain(&self) {}
@@ -45,8 +53,8 @@ impl Host for Endless {
     }
 }
 
-impl Device for Endless {
-    fn is_same(&self, _other: &Endless) -> bool {
+impl Device for ZeroDisk {
+    fn is_same(&self, _other: &ZeroDisk) -> bool {
         true
     }
 
@@ -94,7 +102,7 @@ impl Device for Endless {
     }
 }
 
-/// A byte takes a nanosecond.
+/// A stream that drops everything and takes a nanosecond for each byte.
 struct Sink(Rc<World>);
 
 impl Stream for Sink {
@@ -116,7 +124,7 @@ impl Stream for Sink {
     fn set_error(&mut self, _errno: Errno) {}
 }
 
-fn endless(bytes: u64, options: Options) -> (Rc<World>, Module<Endless>) {
+fn zero_disk(bytes: u64, options: Options) -> (Rc<World>, Module<ZeroDisk>) {
     let world = Rc::new(World {
         bytes,
         now: Cell::new(1),
@@ -127,20 +135,21 @@ fn endless(bytes: u64, options: Options) -> (Rc<World>, Module<Endless>) {
     });
     let module = Module::new(Geometry::QEMU);
     module.set_options(options).expect("nothing runs");
-    module.set_host(Endless(Rc::clone(&world))).expect("nothing runs");
+    module.set_host(ZeroDisk(Rc::clone(&world))).expect("nothing runs");
     (world, module)
 }
 
+/// B-06: 5 GiB at 1 GB/s give 1 GB/s; a 32-bit count of bytes would overflow.
 #[test]
-fn row_06_the_bandwidth_is_right_past_two_gigabytes() {
-    let (world, module) = endless(5 << 30, Options::default());
+fn the_bandwidth_is_right_past_two_gibibytes() {
+    let (world, module) = zero_disk(5 << 30, Options::default());
     let mut stream = Sink(Rc::clone(&world));
     module.setup(&mut Link { stream: &mut stream, monitor: None }).unwrap();
     let mut steps = 0;
     while module.pending() > 0 {
         let step = module.iterate(&mut Link { stream: &mut stream, monitor: None }).unwrap();
         let pending = module.pending();
-        // 30 ms are 30 MB, give or take what the records' heads cost.
+        // 30 ms are 30 MB, apart from the record headers.
         assert!(step.can_finish || pending >= 29_000_000, "{pending} bytes fit the downtime");
         assert!(!step.can_finish || pending <= 31_000_000, "{pending} bytes do not fit the downtime");
         steps += 1;
@@ -149,16 +158,17 @@ fn row_06_the_bandwidth_is_right_past_two_gigabytes() {
     let bandwidth = module.status().bandwidth.load(Relaxed);
     assert!((990_000_000..1_010_000_000).contains(&bandwidth), "{bandwidth} bytes a second");
     assert_eq!(module.status().bytes(), (5 << 30, 5 << 30));
-    // 1 GiB takes a second: far more than the downtime allows, and no overflow says otherwise.
+    // 1 GiB takes a second, far more than the downtime allows; a 32-bit overflow would say otherwise.
     world.dirty.borrow_mut().extend(0..1024);
     assert!(!module.iterate(&mut Link { stream: &mut stream, monitor: None }).unwrap().can_finish);
     module.complete(&mut Link { stream: &mut stream, monitor: None }).unwrap();
     assert!(module.status().wire_bytes.load(Relaxed) > 6 << 30);
 }
 
+/// B-06: neither do the counters of chunks and bytes overflow.
 #[test]
-fn row_06_four_tebibytes_are_counted() {
-    let (world, module) = endless(4 << 40, Options { zero_blocks: true, max_buffers: 1 << 20, ..Options::default() });
+fn bytes_of_a_device_of_four_tebibytes_are_counted() {
+    let (world, module) = zero_disk(4 << 40, Options { zero_blocks: true, max_buffers: 1 << 20, ..Options::default() });
     let mut stream = Sink(Rc::clone(&world));
     module.setup(&mut Link { stream: &mut stream, monitor: None }).unwrap();
     assert_eq!(module.pending(), 4 << 40);
@@ -169,12 +179,12 @@ fn row_06_four_tebibytes_are_counted() {
     assert!(world.dirty.borrow().is_empty());
 }
 
-/// On a host that can only say of one chunk whether it is dirty, a step ends soon all the same, and the last stage looks at all.
+/// Without `next_dirty`, one step asks about a limited number of chunks. The last stage asks about all of them.
 #[test]
-fn a_step_looks_at_a_bounded_number_of_chunks() {
+fn a_step_asks_about_a_bounded_number_of_chunks() {
     const CHUNKS: u64 = 1 << 20;
     let (world, module) =
-        endless(CHUNKS << 20, Options { zero_blocks: true, max_buffers: 1 << 20, ..Options::default() });
+        zero_disk(CHUNKS << 20, Options { zero_blocks: true, max_buffers: 1 << 20, ..Options::default() });
     world.can_search.set(false);
     let mut stream = Sink(Rc::clone(&world));
     module.setup(&mut Link { stream: &mut stream, monitor: None }).unwrap();
@@ -193,7 +203,7 @@ fn a_step_looks_at_a_bounded_number_of_chunks() {
         let looks = step();
         assert!(looks <= 70_000, "{looks} chunks in one step");
         steps += 1;
-        assert!(steps <= 20, "the search does not get on");
+        assert!(steps <= 20, "the search makes no progress");
     }
     assert!(steps > 10, "{steps} steps for a million chunks");
     dirty(&[0, 7, CHUNKS / 2, CHUNKS - 1]);

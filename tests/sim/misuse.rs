@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Calls of the host's that are out of place: they are refused as the header says, and change nothing.
+//! Calls of the host that are out of turn: the engine must refuse them as the header says, and they change nothing.
 
 use std::rc::Rc;
 
@@ -8,16 +8,16 @@ use blkmig::error::{Errno, Error};
 use blkmig::host::Stream;
 use blkmig::source::Link;
 
-use super::Sabotage;
+use super::HostDefect;
 use super::host::SimHost;
 use super::run::Run;
 use super::stream::OutStream;
 
-/// A stream of which nothing is to be used but its error.
+/// A stream that the engine must not use, except to set its error.
 #[derive(Default)]
 pub(crate) struct StrayStream {
     pub(crate) identity: usize,
-    /// Bytes that were put all the same.
+    /// Bytes that were put in spite of that.
     pub(crate) put: usize,
     pub(crate) failed: Option<Errno>,
 }
@@ -58,8 +58,8 @@ impl Stream for StrayStream {
 }
 
 impl Run {
-    /// The host calls a stage that is out of turn, or on another stream: it must be refused. Returns the error, if the host is
-    /// of the style that gets one.
+    /// Calls a stage out of turn or on another stream, which must be refused. Returns the error if this host uses the
+    /// phase functions, which return one.
     fn refused(&self, stage: i32, identity: usize) -> Option<Error> {
         let mut stray = StrayStream { identity, ..StrayStream::default() };
         let link = &mut Link { stream: &mut stray, monitor: None };
@@ -72,77 +72,77 @@ impl Run {
         };
         if taken || stray.put > 0 || (self.scenario.stages && stray.failed.is_none()) {
             let (put, failed) = (stray.put, stray.failed);
-            self.wrong(format!(
+            self.violation(format!(
                 "stage {stage} was out of turn or on another stream, but: {taken}, {put} bytes, {failed:?}"
             ));
         }
         if module.last_error().is_empty() {
-            self.wrong("refused without a word");
+            self.violation("a call was refused without an error text");
         }
         error
     }
 
-    /// A stage 2 or 3.
+    /// Stage 2 or 3.
     fn late_stage(&self) -> i32 {
         self.sim.rng.pick(&[2, 3])
     }
 
-    /// No migration runs, but one may have failed, or have been left alone.
-    pub(crate) fn disturb_before(&self) {
+    /// Before setup: no migration runs, but an earlier one may have failed or been abandoned.
+    pub(crate) fn misuse_before(&self) {
         if self.sim.rng.chance(100) {
             self.refused(self.late_stage(), usize::MAX);
         }
     }
 
-    /// Calls that are out of place while a migration runs: they are refused, and it goes on.
-    pub(crate) fn disturb(&self, stream: &OutStream) {
+    /// While a migration runs: calls out of turn are refused, and the migration continues.
+    pub(crate) fn misuse(&self, stream: &OutStream) {
         let (rng, module) = (&self.sim.rng, &self.source_module);
-        let identity = if self.sim.sabotage == Some(Sabotage::OneIdentity) { stream.identity } else { usize::MAX };
+        let identity = if self.sim.defect == Some(HostDefect::OneIdentity) { stream.identity } else { usize::MAX };
         match rng.below(5) {
             0 => {
                 let mut stray = StrayStream::default();
                 let busy = module.setup(&mut Link { stream: &mut stray, monitor: None });
                 if busy != Err(Error::Busy) || stray.put > 0 {
-                    self.wrong(format!("a second setup gave {busy:?}"));
+                    self.violation(format!("a second setup gave {busy:?}"));
                 }
             }
             1 => {
                 let options = module.set_options(self.scenario.options);
                 let host = module.set_host(SimHost(Rc::clone(&self.source)));
                 if !matches!((options, host), (Err(Error::Busy), Err(Error::Busy))) {
-                    self.wrong("other options or another host in the middle of a migration");
+                    self.violation("other options or another host in the middle of a migration");
                 }
             }
-            // For the next one.
+            // This applies to the next migration only.
             2 => module.set_params(rng.chance(500), rng.chance(500)),
             3 if self.scenario.stages => drop(self.refused(rng.pick(&[0, 4, i32::MAX]), usize::MAX)),
             _ => {
                 let error = self.refused(self.late_stage(), identity);
                 if !self.scenario.stages && error != Some(Error::OtherStream) {
-                    self.wrong(format!("another stream gave {error:?}"));
+                    self.violation(format!("another stream gave {error:?}"));
                 }
             }
         }
     }
 
-    /// The migration has failed, and stays so whatever the host does, until it cleans up or sets up anew.
-    pub(crate) fn disturb_failed(&self, stream: &OutStream) {
+    /// A failed migration stays failed, whatever the host calls, until cleanup or setup.
+    pub(crate) fn misuse_after_failure(&self, stream: &OutStream) {
         if self.sim.rng.chance(300) {
             self.source_module.set_params(false, false);
             let error = self.refused(self.late_stage(), stream.identity);
             if error.is_some_and(|error| error.to_string() != self.errors[0]) {
-                self.wrong("it has failed, and now for another reason");
+                self.violation("a failed migration now gives another error");
             }
         }
     }
 
-    /// The migration is over, and nothing is left of it.
-    pub(crate) fn disturb_after(&self, stream: &OutStream) {
+    /// After the end: stages are refused.
+    pub(crate) fn misuse_after_end(&self, stream: &OutStream) {
         if self.sim.rng.chance(300) {
             self.source_module.set_params(true, false);
             let error = self.refused(self.late_stage(), stream.identity);
             if !self.scenario.stages && error != Some(Error::NotRunning) {
-                self.wrong(format!("it is over, but a stage gave {error:?}"));
+                self.violation(format!("the migration is over, but a stage gave {error:?}"));
             }
             self.source_module.cleanup(None);
         }
