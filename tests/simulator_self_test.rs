@@ -48,7 +48,7 @@ fn notices_a_guest_write_that_sets_no_dirty_bit() {
 
 #[test]
 fn notices_a_lost_dirty_bit() {
-    expect_noticed(HostDefect::ResetsNeighbour, "lacks");
+    expect_noticed(HostDefect::ResetsNeighbor, "lacks");
 }
 
 #[test]

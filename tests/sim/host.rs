@@ -373,7 +373,7 @@ impl Device for SimDevice {
 
     fn reset_dirty(&self, range: Sectors) {
         self.enter(Call::ResetDirty);
-        let extra = usize::from(self.machine.sim.shows_defect(HostDefect::ResetsNeighbour));
+        let extra = usize::from(self.machine.sim.shows_defect(HostDefect::ResetsNeighbor));
         self.tracked(|disk| {
             let end = range.end().0.div_ceil(disk.chunk) as usize + extra;
             let end = end.min(disk.dirty.len());

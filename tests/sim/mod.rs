@@ -140,8 +140,8 @@ pub(crate) struct Injection {
 pub(crate) enum HostDefect {
     /// A write of the guest does not make its chunk dirty.
     ForgetsDirty,
-    /// Making a chunk clean makes its neighbours clean too.
-    ResetsNeighbour,
+    /// Making a chunk clean makes its neighbors clean too.
+    ResetsNeighbor,
     /// A read returns old data.
     StaleRead,
     /// A write at the destination is reported as done but was not.
