@@ -178,6 +178,7 @@ impl Source {
     pub(super) fn end_well(&mut self) {
         self.world.events.borrow_mut().clear();
         for disk in self.world.disks.borrow_mut().iter_mut() {
+            self.changed |= disk.says.is_some() || disk.gone || disk.unlisted;
             (disk.says, disk.gone, disk.unlisted) = (None, false, false);
         }
         if let State::Running(stream) = self.state {
@@ -201,7 +202,8 @@ impl Source {
 
     /// A write to each disk that is sent already, or not yet.
     fn guest_writes_over_all(&self) {
-        for disk in 0..self.world.disks.borrow().len() {
+        let disks = self.world.disks.borrow().len();
+        for disk in 0..disks {
             self.world.guest_writes(disk, 0, 1, 0);
         }
     }

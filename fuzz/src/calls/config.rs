@@ -35,6 +35,7 @@ impl Source {
             threaded: bits.flag(),
             owned: bits.flag(),
             short_extents: bits.flag(),
+            lies: true,
             ..Features::default()
         };
         let params = bits.flag().then(|| (true, bits.flag()));

@@ -40,6 +40,8 @@ pub(crate) struct Features {
     pub(crate) next_dirty: bool,
     /// The stream keeps the buffers that it gets.
     pub(crate) owned: bool,
+    /// A fault may make a device seem to be another, and does not only fail.
+    pub(crate) lies: bool,
     /// How far the clock goes in each callback.
     pub(crate) tick_ns: i64,
     pub(crate) max_downtime_ns: u64,
