@@ -292,7 +292,7 @@ impl Model {
                         let (data, padding) = all.split_at(count as usize * SECTOR);
                         (Some(data), padding)
                     });
-                    if !accept && padding.iter().any(|&byte| byte != 0) {
+                    if !accept && padding.chunks(SECTOR).any(|sector| *sector != [0; SECTOR]) {
                         return None;
                     }
                     for at in 0..count {

@@ -100,7 +100,7 @@ impl Disk {
     }
 
     fn is_zero(&self, sector: u64) -> bool {
-        self.data.get(sector as usize * SECTOR..).is_some_and(|rest| rest.iter().take(SECTOR).all(|&byte| byte == 0))
+        self.data.chunks(SECTOR).nth(sector as usize) == Some(&[0; SECTOR])
     }
 }
 
@@ -150,7 +150,8 @@ pub(crate) struct World {
     pub(crate) events: RefCell<Vec<(u64, Event)>>,
     /// Chunks that the guest has written to and not made dirty yet, and when it will.
     pub(crate) late_bits: RefCell<Vec<(u64, usize, u64)>>,
-    stamp: Cell<u64>,
+    /// How many writes of the guest there were.
+    pub(crate) writes: Cell<u64>,
     pub(crate) clock: Cell<i64>,
     /// What `Event::CallBack` does.
     pub(crate) call_back: RefCell<Option<CallBack>>,
@@ -235,8 +236,8 @@ impl World {
     pub(crate) fn guest_writes(&self, disk: usize, sector: u64, count: u64, dirty_after: u64) {
         let mut disks = self.disks.borrow_mut();
         let Some(target) = disks.get_mut(disk) else { return };
-        let stamp = self.stamp.get() + 1;
-        self.stamp.set(stamp);
+        let stamp = self.writes.get() + 1;
+        self.writes.set(stamp);
         for sector in sector..(sector + count).min(target.sectors()) {
             // Some of what a guest writes is zeroes.
             target.stamp(sector, if stamp % 4 == 3 { 0 } else { stamp << 32 | sector });
