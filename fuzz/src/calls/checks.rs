@@ -6,7 +6,7 @@ use blkmig::error::Error;
 use super::config::migrates;
 use super::peer::Peer;
 use super::{Source, State};
-use crate::host::SECTOR;
+use crate::host::{NEVER, SECTOR};
 
 const END: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 2];
 
@@ -149,22 +149,21 @@ impl Source {
 
     pub(super) fn ask_pending(&mut self, threshold: u64) {
         let outer = Self::in_use_if(self.is_running());
-        let writes = self.world.writes.get();
+        let (writes, late) = (self.world.writes.get(), self.world.late_bits.borrow().to_vec());
         let pending = self.call(outer, 0, |instance, _| instance.pending());
-        let late = self.call(outer, 0, |instance, _| instance.pending_switchover(threshold));
+        let switchover = self.call(outer, 0, |instance, _| instance.pending_switchover(threshold));
         if !self.is_running() {
-            assert_eq!((pending, late), (0, 0));
+            assert_eq!((pending, switchover), (0, 0));
         } else if self.faults() == 0 && !self.lied {
             assert!(pending <= self.instance.status().bytes().0, "more remains than there is");
             let guest_wrote = self.world.writes.get() > writes;
-            assert!(guest_wrote || pending >= self.lacking(), "less remains than the destination lacks");
+            assert!(guest_wrote || pending >= self.lacking(&late), "less remains than the destination lacks");
         }
     }
 
     /// The bytes in chunks that the destination lacks, but for those that the guest makes dirty later.
-    fn lacking(&self) -> u64 {
+    fn lacking(&self, late: &[(u64, usize, u64)]) -> u64 {
         let chunk = self.world.features.chunk;
-        let late = self.world.late_bits.borrow();
         let mut bytes = 0;
         for (index, disk) in self.world.disks.borrow().iter().enumerate().filter(|(_, disk)| disk.tracking) {
             for (number, start) in (0..disk.sectors()).step_by(chunk as usize).enumerate() {
@@ -214,7 +213,7 @@ impl Source {
 
     /// Steps until nothing remains, which must come if nothing disturbs them.
     fn converge(&mut self, stream: usize) {
-        self.world.set_late_bits(u64::MAX);
+        self.world.set_late_bits(NEVER - 1);
         self.streams[stream].limit = None;
         let all: u64 = self.world.disks.borrow().iter().map(crate::host::Disk::sectors).sum();
         for _ in 0..4 * all + 10 {

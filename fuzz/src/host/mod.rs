@@ -22,6 +22,9 @@ pub(crate) use streams::{InStream, OutStream, SmallMonitor};
 
 pub(crate) const SECTOR: usize = 512;
 
+/// When a dirty bit is set that no guest's write sets.
+pub(crate) const NEVER: u64 = u64::MAX;
+
 /// What the host has, and how it behaves.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Features {
@@ -241,7 +244,7 @@ impl World {
         for sector in sector..(sector + count).min(target.sectors()) {
             // Some of what a guest writes is zeroes.
             target.stamp(sector, if stamp % 4 == 3 { 0 } else { stamp << 32 | sector });
-            let due = self.callbacks.get() + dirty_after;
+            let due = self.callbacks.get().saturating_add(dirty_after);
             self.late_bits.borrow_mut().push((due, disk, sector / self.features.chunk));
             self.next.set(self.next.get().min(due));
         }
@@ -249,7 +252,7 @@ impl World {
         self.set_late_bits(self.callbacks.get());
     }
 
-    /// Makes those chunks dirty whose time has come; at `u64::MAX`, when the guest has stopped, all of them.
+    /// Makes those chunks dirty whose time has come.
     pub(crate) fn set_late_bits(&self, now: u64) {
         let mut disks = self.disks.borrow_mut();
         self.late_bits.borrow_mut().retain(|&(due, disk, chunk)| {
@@ -263,7 +266,7 @@ impl World {
     /// Stops the guest: it begins no more writes, and those it has begun end.
     pub(crate) fn stop_guest(&self) {
         self.events.borrow_mut().retain(|(_, event)| !matches!(event, Event::Write { .. }));
-        self.set_late_bits(u64::MAX);
+        self.set_late_bits(NEVER - 1);
     }
 
     /// The engine has met a fault that it need not report.
