@@ -167,6 +167,7 @@ impl Target {
         let world = &self.world;
         if section.another_stream {
             self.identity += 1;
+            self.forget_unflushed();
         }
         for (after, event) in &section.events {
             world.plan(world.callbacks.get() + after, *event);
@@ -208,10 +209,14 @@ impl Target {
         }
         drop(disks);
         if result.is_err() {
-            // The engine speaks of what this migration has written no more.
-            world.disks.borrow_mut().iter_mut().for_each(|disk| disk.unflushed = false);
             world.lost_requests.set(false);
+            self.forget_unflushed();
         }
+    }
+
+    /// The migration is over, or another one begins: nobody waits for the stable storage of what it has written.
+    fn forget_unflushed(&self) {
+        self.world.disks.borrow_mut().iter_mut().for_each(|disk| disk.unflushed = false);
     }
 
     fn check_given_back(&self) {
@@ -287,7 +292,7 @@ impl Model {
                         let (data, padding) = all.split_at(count as usize * SECTOR);
                         (Some(data), padding)
                     });
-                    if !accept && padding.iter().any(|&byte| byte != 0) {
+                    if !accept && padding.chunks(SECTOR).any(|sector| *sector != [0; SECTOR]) {
                         return None;
                     }
                     for at in 0..count {

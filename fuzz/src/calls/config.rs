@@ -35,6 +35,7 @@ impl Source {
             threaded: bits.flag(),
             owned: bits.flag(),
             short_extents: bits.flag(),
+            lies: true,
             ..Features::default()
         };
         let params = bits.flag().then(|| (true, bits.flag()));
@@ -138,7 +139,6 @@ fn call_back(instance: &Rc<Instance<SmallHost>>, outer: &Rc<Cell<Outer>>) -> Box
                 // A section without a device; it may well be that memory is short.
                 let mut stream = InStream::new(world, STRANGER, &[0, 0, 0, 0, 0, 0, 0, 2], false);
                 let _ = instance.load(&mut stream, 1);
-                assert_eq!(stream.left(), 0);
             }
         }
     })

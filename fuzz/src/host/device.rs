@@ -103,7 +103,7 @@ impl Device for SmallDevice {
 
     fn hold(&self) -> Result<(), Errno> {
         match self.world.enter("hold") {
-            Some(how) if how & 1 == 0 => self.world.fatal(Err(Errno::IO)),
+            Some(how) if how & 1 == 0 || !self.world.features.lies => self.world.fatal(Err(Errno::IO)),
             // At setup this leaves the device out, which the last stage notices.
             Some(_) => self.world.fault(Err(Errno::NO_MEDIUM)),
             None if self.with(|disk| disk.gone) => Err(Errno::NO_MEDIUM),
@@ -128,6 +128,9 @@ impl Device for SmallDevice {
     fn length(&self) -> Result<i64, Errno> {
         let truth = self.with(|disk| disk.length());
         let how = self.world.enter("length");
+        if how.is_some() && !self.world.features.lies {
+            return self.world.fatal(Err(Errno::IO));
+        }
         let long = truth.unwrap_or(0);
         how.map_or(truth, |how| {
             self.world.fault(match how % 8 {

@@ -22,6 +22,9 @@ pub(crate) use streams::{InStream, OutStream, SmallMonitor};
 
 pub(crate) const SECTOR: usize = 512;
 
+/// When a dirty bit is set that no guest's write sets.
+pub(crate) const NEVER: u64 = u64::MAX;
+
 /// What the host has, and how it behaves.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Features {
@@ -40,6 +43,8 @@ pub(crate) struct Features {
     pub(crate) next_dirty: bool,
     /// The stream keeps the buffers that it gets.
     pub(crate) owned: bool,
+    /// A fault may make a device seem to be another, and does not only fail.
+    pub(crate) lies: bool,
     /// How far the clock goes in each callback.
     pub(crate) tick_ns: i64,
     pub(crate) max_downtime_ns: u64,
@@ -98,7 +103,7 @@ impl Disk {
     }
 
     fn is_zero(&self, sector: u64) -> bool {
-        self.data.get(sector as usize * SECTOR..).is_some_and(|rest| rest.iter().take(SECTOR).all(|&byte| byte == 0))
+        self.data.chunks(SECTOR).nth(sector as usize) == Some(&[0; SECTOR])
     }
 }
 
@@ -148,7 +153,8 @@ pub(crate) struct World {
     pub(crate) events: RefCell<Vec<(u64, Event)>>,
     /// Chunks that the guest has written to and not made dirty yet, and when it will.
     pub(crate) late_bits: RefCell<Vec<(u64, usize, u64)>>,
-    stamp: Cell<u64>,
+    /// How many writes of the guest there were.
+    pub(crate) writes: Cell<u64>,
     pub(crate) clock: Cell<i64>,
     /// What `Event::CallBack` does.
     pub(crate) call_back: RefCell<Option<CallBack>>,
@@ -233,12 +239,12 @@ impl World {
     pub(crate) fn guest_writes(&self, disk: usize, sector: u64, count: u64, dirty_after: u64) {
         let mut disks = self.disks.borrow_mut();
         let Some(target) = disks.get_mut(disk) else { return };
-        let stamp = self.stamp.get() + 1;
-        self.stamp.set(stamp);
+        let stamp = self.writes.get() + 1;
+        self.writes.set(stamp);
         for sector in sector..(sector + count).min(target.sectors()) {
             // Some of what a guest writes is zeroes.
             target.stamp(sector, if stamp % 4 == 3 { 0 } else { stamp << 32 | sector });
-            let due = self.callbacks.get() + dirty_after;
+            let due = self.callbacks.get().saturating_add(dirty_after);
             self.late_bits.borrow_mut().push((due, disk, sector / self.features.chunk));
             self.next.set(self.next.get().min(due));
         }
@@ -246,7 +252,7 @@ impl World {
         self.set_late_bits(self.callbacks.get());
     }
 
-    /// Makes those chunks dirty whose time has come; at `u64::MAX`, when the guest has stopped, all of them.
+    /// Makes those chunks dirty whose time has come.
     pub(crate) fn set_late_bits(&self, now: u64) {
         let mut disks = self.disks.borrow_mut();
         self.late_bits.borrow_mut().retain(|&(due, disk, chunk)| {
@@ -260,7 +266,7 @@ impl World {
     /// Stops the guest: it begins no more writes, and those it has begun end.
     pub(crate) fn stop_guest(&self) {
         self.events.borrow_mut().retain(|(_, event)| !matches!(event, Event::Write { .. }));
-        self.set_late_bits(u64::MAX);
+        self.set_late_bits(NEVER - 1);
     }
 
     /// The engine has met a fault that it need not report.
