@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A complete host of libblkmig: two disks in memory, a guest that writes to them meanwhile, and their migration from this
- * process to another one over a socket. At the end it compares them. host.cpp is the same with a guest in a thread of its own.
+ * A complete host of libblkmig: two disks in memory, a guest that writes to them meanwhile, and their migration from
+ * this process to another one over a socket. At the end it compares them. host.cpp is the same with a guest in a
+ * thread of its own.
  *
  *     cc host.c $(pkg-config --cflags --libs blkmig) -o host && ./host
  */
@@ -22,7 +23,8 @@
 
 enum { SECTOR = 512, CHUNK_SECTORS = 2048, DISKS = 2 };
 
-/* ---- Disks. The library knows this type, and that of the stream, by their names alone: they hold what the host needs. ---- */
+/* ---- Disks. The library knows this type, and that of the stream, by their names alone: they hold what the host
+ * needs. ---- */
 
 struct BlockDriverState {
     const char *name;
@@ -73,8 +75,8 @@ static void dirty_change(BlockDriverState *bs, int64_t sector, int nb_sectors, b
     }
 }
 
-/* The guest's writes, and on the destination the library's. The bit is set when the write has ended: one that was set before
- * could be reset, and the old data read, in between. */
+/* The guest's writes, and on the destination the library's. The bit is set when the write has ended: one that was set
+ * before could be reset, and the old data read, in between. */
 static int disk_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, int nb_sectors)
 {
     memcpy(bs->data + sector * SECTOR, buf, (size_t)nb_sectors * SECTOR);
@@ -82,8 +84,8 @@ static int disk_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, 
     return 0;
 }
 
-/* A read may complete before this returns, as here, or later on any thread: then set BLK_MIG_HOST_THREADED, and let aio_flush
- * wait for all of them. Other than NULL means that it was started; cb is called exactly once. */
+/* A read may complete before this returns, as here, or later on any thread: then set BLK_MIG_HOST_THREADED, and let
+ * aio_flush wait for all of them. Other than NULL means that it was started; cb is called exactly once. */
 static void *disk_aio_read(BlockDriverState *bs, int64_t sector, uint8_t *buf, int nb_sectors, BlkMigCompletion *cb,
                            void *opaque)
 {
@@ -176,8 +178,8 @@ static void log_message(int level, const char *text)
 
 static int set_host(void)
 {
-    /* A function that is not named is NULL. The header says which may be, and what the library does without them. A host
-     * whose disks outlast a power failure has flush, too, or "received" would say too much. */
+    /* A function that is not named is NULL. The header says which may be, and what the library does without them. A
+     * host whose disks outlast a power failure has flush, too, or "received" would say too much. */
     const BlkMigBdrvOps bdrv = {
         .struct_size = sizeof(bdrv), .iterate = disk_iterate, .find = disk_find, .get_device_name = disk_name,
         .getlength = disk_length, .is_read_only = disk_is_read_only, .is_allocated = disk_is_allocated, .read = disk_read,
@@ -200,7 +202,8 @@ static int set_host(void)
         .struct_size = sizeof(host), .abi_version = BLK_MIG_ABI_VERSION, .bdrv = &bdrv, .dirty = &dirty, .file = &file,
         .system = &sys,
     };
-    /* 8 MiB of memory on either side; and chunks of zeroes take a few bytes, but QEMU's original of 2011 can't read that. */
+    /* 8 MiB of memory on either side; and chunks of zeroes take a few bytes, but QEMU's original of 2011 can't read
+     * that. */
     const BlkMigOptions options = { .struct_size = sizeof(options), .max_buffers = 8, .zero_blocks = 1 };
     int ret = blk_mig_set_host(&host);     /* copies the tables */
     return ret < 0 ? ret : blk_mig_set_options(&options);

@@ -8,8 +8,8 @@ static HvTables tables;
 static HvSection original;
 
 /*
- * What the original counted on and its host did for it: before the last stage nothing is in flight. And a kindness, without
- * which it would lose what it has read: the link is idle then, and at the start of a step.
+ * What the original counted on and its host did for it: before the last stage nothing is in flight. And a kindness,
+ * without which it would lose what it has read: the link is idle then, and at the start of a step.
  */
 static int save_live(Monitor *mon, QEMUFile *f, int stage, void *opaque)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A call that the host makes from within a callback is refused, nothing hangs, and the call that it came from goes on as if
- * nothing had been. The queries are another matter: see queries_from_callbacks_answered.c. */
+/* A call that the host makes from within a callback is refused, nothing hangs, and the call that it came from goes on
+ * as if nothing had been. The queries are another matter: see queries_from_callbacks_answered.c. */
 #include "host.h"
 #include "test.h"
 #include <stdarg.h>

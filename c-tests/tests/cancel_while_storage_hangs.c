@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A host whose storage hangs: aio_flush returns early, with requests that do not end. Cancel and cleanup return at once and
- * give the devices back; the requests' memory stays, and they may end, well or badly, at any time after that. */
+/* A host whose storage hangs: aio_flush returns early, with requests that do not end. Cancel and cleanup return at
+ * once and give the devices back; the requests' memory stays, and they may end, well or badly, at any time after
+ * that. */
 #include "host.h"
 #include "test.h"
 

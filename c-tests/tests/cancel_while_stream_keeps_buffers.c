@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Cancel and failure while the stream keeps buffers: they stay until it releases them, and the next migration has room. */
+/* Cancel and failure while the stream keeps buffers: they stay until it releases them, and the next migration has
+ * room. */
 #include "host.h"
 #include "test.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A migration that has failed stays failed, also if set_params says then that no disks are wanted. Cleanup ends that, and so
- * does another setup. */
+/* A migration that has failed stays failed, also if set_params says then that no disks are wanted. Cleanup ends that,
+ * and so does another setup. */
 #include "host.h"
 #include "test.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What a hostile peer, or guest, can bring into the log and onto the monitor: no control characters, no lines of its own, and
- * no more lines about progress than 256 a stream. */
+/* What a hostile peer, or guest, can bring into the log and onto the monitor: no control characters, no lines of its
+ * own, and no more lines about progress than 256 a stream. */
 #include "host.h"
 #include "test.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A device of 16 TiB, on a host that can only say whether a chunk is dirty: one step looks at a bounded number of chunks, and
- * those that are dirty are found all the same, in the steps that follow. */
+/* A device of 16 TiB, on a host that can only say whether a chunk is dirty: one step looks at a bounded number of
+ * chunks, and those that are dirty are found all the same, in the steps that follow. */
 #include "host.h"
 #include "test.h"
 

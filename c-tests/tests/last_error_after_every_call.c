@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* blk_mig_last_error after every call: the text of a failure, "" after a success of a call that can fail; queries that succeed
- * and cleanup leave it. */
+/* blk_mig_last_error after every call: the text of a failure, "" after a success of a call that can fail; queries
+ * that succeed and cleanup leave it. */
 #include "host.h"
 #include "test.h"
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A host that was built against the first header, whose structs were shorter, loads the library at run time: what its tables
- * lack counts as NULL. The library's path is the argument.
+ * A host that was built against the first header, whose structs were shorter, loads the library at run time: what its
+ * tables lack counts as NULL. The library's path is the argument.
  */
 #include "host.h"
 #include "test.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* max_buffers and max_reads bound what is in memory and in flight; an older options struct leaves the rest at default. What is
- * absurd is refused by name, and changes nothing. */
+/* max_buffers and max_reads bound what is in memory and in flight; an older options struct leaves the rest at
+ * default. What is absurd is refused by name, and changes nothing. */
 #include "host.h"
 #include "test.h"
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* blk_mig_save_pending_switchover, for a host that stops the guest once pending is no more than its threshold: above it until
- * every chunk was sent once, and after that until what is left takes 10 ms at most or does not shrink. Otherwise the true
- * number, as blk_mig_save_pending always. The link takes 10 MiB in each 100 ms. */
+/* blk_mig_save_pending_switchover, for a host that stops the guest once pending is no more than its threshold: above
+ * it until every chunk was sent once, and after that until what is left takes 10 ms at most or does not shrink.
+ * Otherwise the true number, as blk_mig_save_pending always. The link takes 10 MiB in each 100 ms. */
 #include "host.h"
 #include "test.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Stage 1 takes over what a host has left that forgot to cancel a migration, as when its stream broke. From then on stages 2
- * and 3 belong to the new stream; on any other they are refused, and the migration goes on. */
+/* Stage 1 takes over what a host has left that forgot to cancel a migration, as when its stream broke. From then on
+ * stages 2 and 3 belong to the new stream; on any other they are refused, and the migration goes on. */
 #include "host.h"
 #include "test.h"
 

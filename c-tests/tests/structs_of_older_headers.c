@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A host that was built against the header of 1.0: what its structs have no room for is not read, and counts as NULL or 0. */
+/* A host that was built against the header of 1.0: what its structs have no room for is not read, and counts as NULL
+ * or 0. */
 #include "host.h"
 #include "test.h"
 #include <stddef.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A device whose length fails, is odd, or that cannot be held, fails the start, which names it and leaves nothing behind. */
+/* A device whose length fails, is odd, or that cannot be held, fails the start, which names it and leaves nothing
+ * behind. */
 #include "host.h"
 #include "test.h"
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "app.h"
+#include "dump.h"
 #include "migration.h"
 
 /* The destination creates what it does not have. */
@@ -58,6 +59,9 @@ int hv_main(int argc, char **argv, const HvModule *module)
         int status = ret == 0 ? 0 : fail(&options, "");
         hv_free_options(&options);
         return status;
+    }
+    if (options.dump_stream) {
+        return hv_dump_stream(options.dump_stream, options.json);
     }
     hv_catch_signals();
     hv_set_log_level(options.verbose ? 5 : 0);

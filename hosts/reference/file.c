@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A byte stream: output is queued and paced in steps of 100 ms, input is buffered. The channel below moves the bytes. */
+/* A byte stream: output is queued and paced in steps of 100 ms, input is buffered. The channel below moves the
+ * bytes. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>

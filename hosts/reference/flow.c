@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What both sides need: their streams, a thread for the migration in the threaded style, and the reason of a failure. */
+/* What both sides need: their streams, a thread for the migration in the threaded style, and the reason of a
+ * failure. */
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>

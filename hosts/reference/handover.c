@@ -20,8 +20,8 @@ int hv_source_check(HvMigration *m)
     return events < 0 ? events : events > 0 ? -ECONNABORTED : 0;
 }
 
-/* Else the guest would stand still until a storage that is slower than the link has taken all that is in memory there. Several
- * times, since meanwhile the guest goes on writing: each time there is less. */
+/* Else the guest would stand still until a storage that is slower than the link has taken all that is in memory
+ * there. Several times, since meanwhile the guest goes on writing: each time there is less. */
 int hv_settle(HvMigration *m)
 {
     if (m->options->raw || m->settled) {

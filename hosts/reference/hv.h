@@ -107,8 +107,8 @@ typedef struct HvDiskSpec {
 int hv_disk_open(const HvDiskSpec *spec);
 
 /*
- * The same for a file that does not exist yet: it gets its length, then its data, then its name. Unless it is to be kept
- * it is removed when it is closed.
+ * The same for a file that does not exist yet: it gets its length, then its data, then its name. Unless it is to be
+ * kept it is removed when it is closed.
  */
 int hv_disk_create(const HvDiskSpec *spec);
 bool hv_disk_has_no_length(BlockDriverState *bs);            /* created, and not told yet how long it is */

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* One JSON object a line on stdout. */
+#include <stdbool.h>
+#include <stdio.h>
+
 #include "json.h"
 
-void hv_json_begin(const HvOptions *options, const char *event)
+void hv_json_begin(const char *event)
 {
-    printf("{\"event\":\"%s\",\"side\":\"%s\"", event, options->connect ? "source" : "destination");
+    printf("{\"event\":\"%s\"", event);
 }
 
-/* Bytes of the UTF-8 character at the start of text, 0 if there is none. */
-static int utf8_length(const char *text)
+int hv_utf8_length(const char *text)
 {
     const unsigned char *at = (const unsigned char *)text;
     int length = at[0] < 0x80 ? 1 : at[0] >= 0xc2 && at[0] < 0xe0 ? 2 : (at[0] & 0xf0) == 0xe0 ? 3
@@ -27,7 +28,7 @@ void hv_json_string(const char *key, const char *text)
 {
     printf(",\"%s\":\"", key);
     while (*text) {
-        int length = utf8_length(text);
+        int length = hv_utf8_length(text);
         if (length == 0) {
             fputs("\\ufffd", stdout);      /* file names need not be UTF-8; JSON must */
             length = 1;

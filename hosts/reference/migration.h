@@ -6,6 +6,7 @@
 #ifndef HV_MIGRATION_H
 #define HV_MIGRATION_H
 
+#include "frames.h"
 #include "module.h"
 #include "net.h"
 
@@ -20,14 +21,15 @@ typedef struct HvMigration {
     bool settled;                          /* the last of them took little time */
 } HvMigration;
 
-/* ---- What the user sees: text or JSON on stdout, errors on stderr (progress.c, report.c) ---- */
+/* ---- What the user sees: text or JSON on stdout, errors on stderr (report.c, progress.c) ---- */
 
-void hv_progress(HvMigration *m);          /* shows it, if it is time to */
-void hv_progress_end(void);
 void hv_report_listening(const HvOptions *options, const char *address);
 void hv_report_completed(HvMigration *m);
 void hv_report_failed(const HvOptions *options);
 int hv_exit_status(void);                  /* of a failure */
+void hv_report_json(const HvOptions *options, const char *event);   /* begins an object */
+void hv_progress(HvMigration *m);          /* shows it, if it is time to */
+void hv_progress_end(void);
 
 /* ---- What both sides need to run (flow.c) ---- */
 
@@ -39,8 +41,6 @@ void hv_explain(HvMigration *m, int ret);
 
 /* ---- What the two sides say to each other around the module's sections (protocol.c) ---- */
 
-typedef enum HvFrame { HV_START = 'S', HV_PART = 'P', HV_LAST = 'L', HV_END = 'E', HV_GO = 'G', HV_FLUSH = 'Y' } HvFrame;
-
 int hv_send_hello(HvMigration *m);         /* and reads the answer */
 int hv_receive_hello(HvMigration *m);      /* and answers, unless it fails */
 void hv_send_ready(HvMigration *m);
@@ -51,8 +51,8 @@ void hv_put_frame(HvMigration *m, HvFrame frame);
 /* ---- The source's steps, in either style (handover.c) ---- */
 
 int hv_source_check(HvMigration *m);       /* 0, or why to stop */
-/* When the module could finish: 1: the guest may be stopped; 0: the destination has brought what it had to stable storage,
- * so ask the module again. */
+/* When the module could finish: 1: the guest may be stopped; 0: the destination has brought what it had to stable
+ * storage, so ask the module again. */
 int hv_settle(HvMigration *m);
 void hv_stop_guest(HvMigration *m);        /* from here on it is downtime */
 int hv_hand_over(HvMigration *m);

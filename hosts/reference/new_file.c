@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A file that a migration creates. Until all of its data is there it has a name that nobody takes for a finished one. */
+/* A file that a migration creates. Until all of its data is there it has a name that nobody takes for a finished
+ * one. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

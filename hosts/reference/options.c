@@ -37,6 +37,8 @@ static const char help[] =
     "  -j, --json                say everything as JSON, an object a line\n"
     "  -q, --quiet               say nothing but errors (with --json: no progress)\n"
     "  -v, --verbose             show the module's log on stderr\n"
+    "  -D, --dump-stream FILE    show what a recorded stream holds, record by record, with --json as JSON; - is standard\n"
+    "                            input; may be of blkmig-hv, of QEMU, or sections alone; needs no other option\n"
     "  -h, --help                this text\n"
     "  -V, --version             the version\n"
     "\n"
@@ -64,6 +66,7 @@ static const struct option long_options[] = {
     { "quiet", no_argument, NULL, 'q' },
     { "verbose", no_argument, NULL, 'v' },
     { "help", no_argument, NULL, 'h' },
+    { "dump-stream", required_argument, NULL, 'D' },
     { "version", no_argument, NULL, 'V' },
     { NULL, 0, NULL, 0 },
 };
@@ -133,6 +136,7 @@ static int parse_option(int letter, const char *text, HvOptions *o)
     int64_t number = 0;
     int ret = 0;
     switch (letter) {
+    case 'D': o->dump_stream = text; break;
     case 'l': o->listen = text; break;
     case 'c': o->connect = text; break;
     case 'd': ret = add_disk(text, o); break;
@@ -167,6 +171,10 @@ static bool all_read_only(const HvOptions *o)
 
 static int check(HvOptions *o)
 {
+    if (o->dump_stream) {
+        return !o->listen && !o->connect && o->disk_count == 0
+            ? 1 : hv_fail(-EINVAL, "--dump-stream migrates nothing: give it alone, or with --json");
+    }
     if (!o->listen == !o->connect) {
         return hv_fail(-EINVAL, "give either --listen or --connect (see --help)");
     }
@@ -190,7 +198,7 @@ int hv_parse_options(int argc, char **argv, HvOptions *o)
     int letter;
     *o = (HvOptions){ .max_downtime_ms = 300, .timeout_ms = 30000, .wait_ms = 600000 };
     opterr = 0;
-    while ((letter = getopt_long(argc, argv, ":l:c:d:b:t:g:zZasy:m:w:i:rjqvhV", long_options, NULL)) != -1) {
+    while ((letter = getopt_long(argc, argv, ":l:c:d:b:t:g:zZasy:m:w:i:rjqvD:hV", long_options, NULL)) != -1) {
         if (letter == 'h' || letter == 'V') {
             fputs(letter == 'h' ? help : "blkmig-hv " HV_VERSION "\n", stdout);
             return 0;

@@ -9,6 +9,7 @@
 
 typedef struct HvOptions {
     const char *connect, *listen;
+    const char *dump_stream;               /* not NULL: nothing else is done */
     HvDiskSpec disks[HV_MAX_DISKS];
     int disk_count;
     int64_t bandwidth;                     /* bytes a second; 0: no limit */

@@ -102,7 +102,7 @@ static void destination_line(HvMigration *m, Line *line)
 static void print_json(HvMigration *m)
 {
     static const char *const states[] = { "running", "not converging", "stalled" };
-    hv_json_begin(m->options, "progress");
+    hv_report_json(m->options, "progress");
     hv_json_number("seconds", (double)(shown.estimate.at_ns - m->start_ns) / 1e9);
     hv_json_integer("wire_bytes", shown.estimate.bytes);
     hv_json_integer("bytes_per_second", (uint64_t)shown.estimate.rate);

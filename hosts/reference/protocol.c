@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Around the module's sections: the source says which disks it has, the destination agrees or says why not. Each section
- * follows one byte, HvFrame. After HV_FLUSH the destination brings what it has to stable storage and says that it is ready,
- * while the guest runs on. After HV_END it does so for the last time; only HV_GO from the source then makes it the owner of
- * the disks, so that there are never two.
+ * Around the module's sections: the source says which disks it has, the destination agrees or says why not. Each
+ * section follows one byte, HvFrame. After HV_FLUSH the destination brings what it has to stable storage and says
+ * that it is ready, while the guest runs on. After HV_END it does so for the last time; only HV_GO from the source
+ * then makes it the owner of the disks, so that there are never two.
  */
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "migration.h"
-
-#define MAGIC          UINT64_C(0x424c4b4d49474856)      /* "BLKMIGHV" */
-#define PROTOCOL       2                                 /* 1 had no HV_FLUSH; a destination serves such a source, too */
 
 enum { SAYS_READY = 'R', SAYS_FAILED = 'F' };
 
@@ -50,8 +47,8 @@ int hv_send_hello(HvMigration *m)
 {
     Seen all = { .count = 0 };
     hv_disk_iterate(add_writable, &all);
-    hv_file_put_be64(m->out, MAGIC);
-    hv_file_put_byte(m->out, PROTOCOL);
+    hv_file_put_be64(m->out, HV_MAGIC);
+    hv_file_put_byte(m->out, HV_PROTOCOL);
     hv_file_put_byte(m->out, m->options->shared_base);
     hv_file_put_byte(m->out, all.count);
     for (int i = 0; i < all.count; i++) {
@@ -64,7 +61,7 @@ int hv_send_hello(HvMigration *m)
         return hv_file_has_error(m->out);
     }
     uint64_t magic = hv_file_get_be64(m->in);
-    if (!hv_file_has_error(m->in) && magic != MAGIC) {
+    if (!hv_file_has_error(m->in) && magic != HV_MAGIC) {
         return hv_fail(-EPROTO, "%s is not a blkmig-hv that listens", m->options->connect);
     }
     return hv_receive_verdict(m, m->options->timeout_ms);
@@ -156,15 +153,15 @@ int hv_receive_hello(HvMigration *m)
     uint64_t magic = hv_file_get_be64(f);
     int protocol = hv_file_get_byte(f);
     int ret = hv_file_has_error(f);
-    if (ret == 0 && magic != MAGIC) {
+    if (ret == 0 && magic != HV_MAGIC) {
         return hv_fail(-EPROTO, "what came is not from a blkmig-hv that connects");
     }
-    if (ret == 0 && (protocol < 1 || protocol > PROTOCOL)) {
-        return hv_fail(-EPROTO, "the source speaks version %d of the protocol, this side up to %d", protocol, PROTOCOL);
+    if (ret == 0 && (protocol < 1 || protocol > HV_PROTOCOL)) {
+        return hv_fail(-EPROTO, "the source speaks version %d of the protocol, this side up to %d", protocol, HV_PROTOCOL);
     }
     ret = ret ? ret : agree(f);
     if (ret == 0) {
-        hv_file_put_be64(m->out, MAGIC);
+        hv_file_put_be64(m->out, HV_MAGIC);
         hv_send_ready(m);
         ret = hv_file_has_error(m->out);
     }
@@ -195,7 +192,7 @@ void hv_send_failure(HvMigration *m, const char *text)
     uint8_t message[8 + 2 + 255];
     size_t at = 0, length = strlen(text) < 255 ? strlen(text) : 255;
     for (int i = 0; i < 8 && hv_file_bytes(m->out) == 0; i++) {
-        message[at++] = (uint8_t)(MAGIC >> (56 - 8 * i));
+        message[at++] = (uint8_t)(HV_MAGIC >> (56 - 8 * i));
     }
     message[at++] = SAYS_FAILED;
     message[at++] = (uint8_t)length;

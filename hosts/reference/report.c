@@ -10,10 +10,16 @@ int hv_exit_status(void)
     return hv_cancelled() ? 128 + hv_cancelled() : 1;
 }
 
+void hv_report_json(const HvOptions *options, const char *event)
+{
+    hv_json_begin(event);
+    hv_json_string("side", options->connect ? "source" : "destination");
+}
+
 void hv_report_listening(const HvOptions *options, const char *address)
 {
     if (options->json) {
-        hv_json_begin(options, "listening");
+        hv_report_json(options, "listening");
         hv_json_string("address", address);
         hv_json_end();
     } else if (!options->quiet) {
@@ -26,7 +32,7 @@ void hv_report_failed(const HvOptions *options)
 {
     fprintf(stderr, "blkmig-hv: %s\n", hv_failure());
     if (options->json) {
-        hv_json_begin(options, "failed");
+        hv_report_json(options, "failed");
         hv_json_string("error", hv_failure());
         hv_json_integer("status", (uint64_t)hv_exit_status());
         hv_json_end();
@@ -80,7 +86,7 @@ static void text(HvMigration *m, const HvStats *stats, double seconds)
 static void json(HvMigration *m, const HvStats *stats, double seconds)
 {
     bool source = m->options->connect;
-    hv_json_begin(m->options, source && m->options->raw ? "sent" : "completed");
+    hv_report_json(m->options, source && m->options->raw ? "sent" : "completed");
     hv_json_number("seconds", seconds);
     hv_json_integer("wire_bytes", hv_file_bytes(source ? m->out : m->in));
     hv_json_integer("memory_kib", (uint64_t)peak_memory_kib());
