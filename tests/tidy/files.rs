@@ -96,9 +96,9 @@ fn walk(root: &Path, folder: &str, ignored: &[String], files: &mut Vec<File>) {
     }
 }
 
-/// Whether a tool has made this folder: cargo or meson for what they build, or scripts/dist for the crates of a release.
+/// Whether cargo or meson builds in this folder.
 fn is_made(folder: &Path) -> bool {
-    ["CACHEDIR.TAG", "meson-private"].iter().any(|mark| folder.join(mark).exists()) || folder.ends_with("vendor")
+    ["CACHEDIR.TAG", "meson-private"].iter().any(|mark| folder.join(mark).exists())
 }
 
 #[track_caller]
