@@ -217,7 +217,7 @@ impl<D: Device> SourceDevice<D> {
 
     /// Begins a search for dirty chunks: of all of them, or as far as one step goes.
     pub(super) fn begin_search(&mut self, all: bool) -> Result<(), Error> {
-        let dirty = self.dirty_chunks()?;
+        let dirty = self.dirty_chunks()?.min(self.disk.chunks);
         self.search.begin(dirty, all);
         Ok(())
     }

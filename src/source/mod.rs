@@ -276,7 +276,10 @@ impl<H: Host> Outgoing<H> {
                 return Err(Error::StillWritten(device.name().clone()));
             }
         }
-        let remaining = self.remaining()?;
+        // A chunk that a host once called dirty, and then not, may have been left to the dirty phase by the bulk phase and
+        // never been found: each must have been sent or passed over.
+        let (total, transferred) = self.status.bytes();
+        let remaining = self.remaining()?.max(total - transferred);
         let none_on_its_way = self.in_flight.count() == 0 && self.to_send.is_empty();
         if remaining == 0 && none_on_its_way { Ok(()) } else { Err(Error::Unfinished(remaining)) }
     }
