@@ -136,7 +136,7 @@ impl Source {
             assert_eq!(disk.held, 0, "a reference was not given back");
         }
         assert!(self.world.requests() == 0 || self.world.lost_requests.get(), "reads are in flight");
-        assert!(!self.instance.status().active.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(!self.instance.status().is_active());
     }
 
     pub(super) fn check_always(&self) {

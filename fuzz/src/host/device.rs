@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use blkmig::device_name::DeviceName;
 use blkmig::error::Errno;
 use blkmig::geometry::{Sector, Sectors};
 use blkmig::host::{Device, Extent, Host};
@@ -27,11 +28,11 @@ impl Host for SmallHost {
         listed.map(|index| SmallDevice { world: Rc::clone(&self.0), index }).collect()
     }
 
-    fn find(&self, name: &[u8]) -> Option<SmallDevice> {
+    fn find(&self, name: &DeviceName) -> Option<SmallDevice> {
         if self.0.enter("find").is_some() {
             return self.0.fatal(None);
         }
-        let index = self.0.disks.borrow().iter().position(|disk| disk.name == name)?;
+        let index = self.0.disks.borrow().iter().position(|disk| disk.name == name.as_bytes())?;
         Some(SmallDevice { world: Rc::clone(&self.0), index })
     }
 
@@ -92,16 +93,16 @@ impl SmallDevice {
 }
 
 impl Device for SmallDevice {
-    fn name(&self) -> Vec<u8> {
+    fn name(&self) -> DeviceName {
         self.world.enter("name");
-        self.with(|disk| disk.name.clone())
+        self.with(|disk| disk.name.as_slice().into())
     }
 
     fn is_same(&self, other: &SmallDevice) -> bool {
         self.index == other.index
     }
 
-    fn hold(&self) -> Result<(), Errno> {
+    fn take_ref(&self) -> Result<(), Errno> {
         match self.world.enter("hold") {
             Some(how) if how & 1 == 0 || !self.world.features.lies => self.world.fatal(Err(Errno::IO)),
             // At setup this leaves the device out, which the last stage notices.
@@ -114,7 +115,7 @@ impl Device for SmallDevice {
         }
     }
 
-    fn release(&self) {
+    fn drop_ref(&self) {
         self.world.enter("release");
         self.with(|disk| {
             assert!(disk.held > 0, "a reference is given back that was not taken");
@@ -152,7 +153,7 @@ impl Device for SmallDevice {
 
     fn allocated(&self, range: Sectors) -> Result<Extent, Errno> {
         if let Some(how) = self.world.enter("allocated") {
-            let odd = |is, sectors| Ok(Extent { is, sectors });
+            let odd = |is, sectors| Ok(Extent { holds: is, sectors });
             return self.world.fault(match how % 4 {
                 0 => Err(Errno::IO),
                 1 => odd(false, 0),
@@ -168,10 +169,13 @@ impl Device for SmallDevice {
 
     fn known_zero(&self, range: Sectors) -> Option<Extent> {
         if let Some(how) = self.world.enter("known_zero") {
-            let odd = |is, sectors| Some(Extent { is, sectors });
+            let odd = |is, sectors| Some(Extent { holds: is, sectors });
             return self.world.fault([None, odd(true, 0), odd(true, -7), odd(false, 1)][usize::from(how % 4)]);
         }
-        self.world.features.known_zero.then(|| self.with(|disk| self.world.extent(range, |sector| disk.is_zero(sector))))
+        self.world
+            .features
+            .known_zero
+            .then(|| self.with(|disk| self.world.extent(range, |sector| disk.is_zero(sector))))
     }
 
     fn read(&self, request: ReadRequest) -> Result<(), Errno> {

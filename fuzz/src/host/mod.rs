@@ -10,12 +10,13 @@ mod streams;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
+pub(crate) use blkmig::call::CallContext;
 use blkmig::error::Errno;
 use blkmig::geometry::Sectors;
 use blkmig::host::Extent;
-pub(crate) use blkmig::module::{Module as Instance, Options};
+pub(crate) use blkmig::instance::Instance;
 use blkmig::request::{ReadRequest, WriteRequest};
-pub(crate) use blkmig::source::Link as CallContext;
+pub(crate) use blkmig::settings::Options;
 
 pub(crate) use device::SmallHost;
 pub(crate) use streams::{InStream, OutStream, SmallMonitor};
@@ -220,7 +221,9 @@ impl World {
             }
             match event {
                 Event::Fault(how) => fault = Some(how),
-                Event::Write { disk, sector, count, dirty_after } => self.guest_writes(disk, sector, count, dirty_after),
+                Event::Write { disk, sector, count, dirty_after } => {
+                    self.guest_writes(disk, sector, count, dirty_after)
+                }
                 Event::Complete => self.complete(1),
                 Event::CallBack(which) => {
                     if let Some(call_back) = &*self.call_back.borrow() {
@@ -362,6 +365,6 @@ impl World {
             all if all == u64::from(range.count) => i64::MAX,
             some => some as i64,
         };
-        Extent { is, sectors }
+        Extent { holds: is, sectors }
     }
 }
