@@ -154,8 +154,9 @@ static void file_flush(QEMUFile *f)
 /* ---- The rest of the host ---- */
 
 /* Hosts that call blk_mig_init get their callbacks here; this one calls the functions itself. */
-static int register_savevm_live(void *dev, const char *idstr, int instance_id, int version_id, BlkMigSetParams *set_params,
-                                BlkMigSaveLive *save_live, void *save_state, BlkMigLoad *load, void *opaque)
+static int register_savevm_live(void *dev, const char *idstr, int instance_id, int version_id,
+                                BlkMigSetParams *set_params, BlkMigSaveLive *save_live, void *save_state,
+                                BlkMigLoad *load, void *opaque)
 {
     (void)dev, (void)idstr, (void)instance_id, (void)version_id;
     return (void)set_params, (void)save_live, (void)save_state, (void)load, (void)opaque, 0;
@@ -182,17 +183,18 @@ static int set_host(void)
      * host whose disks outlast a power failure has flush, too, or "received" would say too much. */
     const BlkMigBdrvOps bdrv = {
         .struct_size = sizeof(bdrv), .iterate = disk_iterate, .find = disk_find, .get_device_name = disk_name,
-        .getlength = disk_length, .is_read_only = disk_is_read_only, .is_allocated = disk_is_allocated, .read = disk_read,
-        .write = disk_write, .aio_read = disk_aio_read, .aio_flush = disk_aio_flush,
+        .getlength = disk_length, .is_read_only = disk_is_read_only, .is_allocated = disk_is_allocated,
+        .read = disk_read, .write = disk_write, .aio_read = disk_aio_read, .aio_flush = disk_aio_flush,
     };
     const BlkMigDirtyOps dirty = {
         .struct_size = sizeof(dirty), .set_tracking = dirty_set_tracking, .get = dirty_get, .reset = dirty_reset,
         .get_count = dirty_get_count,
     };
     const BlkMigFileOps file = {
-        .struct_size = sizeof(file), .put_buffer = file_put_buffer, .put_byte = file_put_byte, .put_be64 = file_put_be64,
-        .get_buffer = file_get_buffer, .get_byte = file_get_byte, .get_be64 = file_get_be64, .rate_limit = file_rate_limit,
-        .get_rate_limit = file_get_rate_limit, .has_error = file_has_error, .set_error = file_set_error, .flush = file_flush,
+        .struct_size = sizeof(file), .put_buffer = file_put_buffer, .put_byte = file_put_byte,
+        .put_be64 = file_put_be64, .get_buffer = file_get_buffer, .get_byte = file_get_byte, .get_be64 = file_get_be64,
+        .rate_limit = file_rate_limit, .get_rate_limit = file_get_rate_limit, .has_error = file_has_error,
+        .set_error = file_set_error, .flush = file_flush,
     };
     const BlkMigSystemOps sys = {
         .struct_size = sizeof(sys), .register_savevm_live = register_savevm_live, .clock_ns = clock_ns,
@@ -310,8 +312,9 @@ int main(void)
     }
     BlkMigStats stats = { .struct_size = sizeof(stats) };
     blk_mig_get_stats(&stats);
-    printf("sent %llu chunks: %llu zero ones, %llu that the guest wrote to again\n", (unsigned long long)stats.chunks_sent,
-           (unsigned long long)stats.chunks_zero, (unsigned long long)stats.chunks_resent);
+    printf("sent %llu chunks: %llu zero ones, %llu that the guest wrote to again\n",
+           (unsigned long long)stats.chunks_sent, (unsigned long long)stats.chunks_zero,
+           (unsigned long long)stats.chunks_resent);
     for (int i = 0; i < DISKS; i++) {
         bool same = memcmp(from[i], to[i], (size_t)disk_length(&disks[i])) == 0;
         printf("disk %s: %s\n", disks[i].name, same ? "the same on both sides" : "DIFFERS");

@@ -164,7 +164,7 @@ struct QEMUFile {
 };
 
 // ---- The tables. A lambda that captures nothing is a function for C; none of them may throw. What is not named is NULL: the
-// header says which may be. (With C++20's designated initialisers g++ -Wextra asks for all of them.) ----
+// header says which may be. (With C++20's designated initializers g++ -Wextra asks for all of them.) ----
 
 template <class Table> static Table table()
 {
@@ -173,7 +173,7 @@ template <class Table> static Table table()
     return t;
 }
 
-static int set_host()
+static BlkMigBdrvOps bdrv_table()
 {
     auto bdrv = table<BlkMigBdrvOps>();
     bdrv.iterate = [](BlkMigDeviceVisitor *it, void *opaque) {
@@ -199,7 +199,11 @@ static int set_host()
         return bs;
     };
     bdrv.aio_flush = [] { worker->flush(); };
+    return bdrv;
+}
 
+static BlkMigDirtyOps dirty_table()
+{
     auto dirty = table<BlkMigDirtyOps>();
     dirty.set_tracking = [](BlockDriverState *bs, int enable) {
         std::lock_guard guard(disks_lock);
@@ -218,7 +222,11 @@ static int set_host()
         std::lock_guard guard(disks_lock);
         return static_cast<int64_t>(std::count(bs->dirty.begin(), bs->dirty.end(), true));
     };
+    return dirty;
+}
 
+static BlkMigFileOps file_table()
+{
     auto file = table<BlkMigFileOps>();
     file.put_buffer = [](QEMUFile *f, const uint8_t *buf, int size) { f->put(buf, static_cast<size_t>(size)); };
     file.put_byte = [](QEMUFile *f, int v) { f->put_number(static_cast<uint8_t>(v), 1); };
@@ -233,7 +241,11 @@ static int set_host()
     file.has_error = [](QEMUFile *f) { return f->error; };
     file.set_error = [](QEMUFile *f, int ret) { f->fail(ret); };
     file.flush = [](QEMUFile *f) { f->flush(); };
+    return file;
+}
 
+static BlkMigSystemOps system_table()
+{
     auto sys = table<BlkMigSystemOps>();
     // Hosts that call blk_mig_init get their callbacks here; this one calls the functions itself.
     sys.register_savevm_live = [](void *, const char *, int, int, BlkMigSetParams *, BlkMigSaveLive *, void *, BlkMigLoad *,
@@ -248,7 +260,15 @@ static int set_host()
             std::cerr << "blkmig: " << text << '\n';
         }
     };
+    return sys;
+}
 
+static int set_host()
+{
+    const auto bdrv = bdrv_table();
+    const auto dirty = dirty_table();
+    const auto file = file_table();
+    const auto sys = system_table();
     auto host = table<BlkMigHost>();
     host.abi_version = BLK_MIG_ABI_VERSION;
     host.flags = BLK_MIG_HOST_THREADED;    // completions come on another thread: iterate may block for one
