@@ -50,8 +50,8 @@ struct BlockDriverState {
     uint64_t *dirty;             /* a bit for each chunk */
     int64_t dirty_count;
     bool tracking;
-    int64_t service_ns;          /* a read takes the disk for so long, */
-    int64_t latency_ns;          /* and arrives so much later */
+    int64_t service_ns;          /* the disk is busy with a read for so long, */
+    int64_t latency_ns;          /* and the data arrives so much later */
     int64_t free_at;
     int64_t busy_ns;
     uint32_t *version;           /* of each chunk: how often the guest has written to it */
@@ -81,7 +81,7 @@ typedef struct Guest {
     BlockDriverState *disk;
     int64_t first, chunks;       /* writes to so many, from this one */
     int64_t period_ns;           /* one write each */
-    int order;                   /* 0: one after the other; 1: at random; 2: at random, some far more often than others */
+    int order;                   /* 0: one after the other; 1: at random; 2: at random, some far more often */
     int64_t elsewhere_percent;   /* of the writes go to any chunk of the disk */
     int64_t next_ns;
     int64_t next_chunk;
@@ -90,7 +90,7 @@ typedef struct Guest {
 extern Guest guest;
 
 int64_t clock_ns(void);
-void advance(int64_t until);                          /* lets the guest and the disks get on */
+void advance(int64_t until);                          /* lets the guest and the disks do their work until then */
 bool advance_to_completion(int64_t until);            /* stops earlier, after one; whether there was one */
 void *aio_read(BlockDriverState *bs, int64_t sector, uint8_t *buf, int count, BlkMigCompletion *cb, void *opaque);
 void *aio_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, int count, BlkMigCompletion *cb,
@@ -115,7 +115,7 @@ struct QEMUFile {
     uint8_t buffer[32768];       /* what QEMUFile has */
     uint8_t prefix[64];          /* SINK_VERSIONS: the last bytes in front of a chunk's data */
     size_t prefix_fill;
-    const uint8_t *input;        /* what is to be got */
+    const uint8_t *input;        /* what will be read */
     size_t input_left;
     size_t at;
     bool buffered;               /* large pieces go through the buffer, too */

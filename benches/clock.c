@@ -105,7 +105,7 @@ static void complete_first(void)
     request.cb(request.opaque, 0);
 }
 
-/* The disk does one request after the other, each of which then takes its latency to arrive. */
+/* The disk does one request after the other; each arrives after the latency. */
 static int64_t due(BlockDriverState *bs)
 {
     int64_t start = bs->free_at > now ? bs->free_at : now;

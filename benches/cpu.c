@@ -12,7 +12,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* The section's end comes after so many chunks of the stream that a destination gets. */
+/* The stream for a destination has so many chunks in a section. */
 #define SECTION_CHUNKS 64
 
 static double cpu_seconds(void)

@@ -13,7 +13,7 @@ static int64_t step_ns(void)
     return param("step_ms", 100) * MS;
 }
 
-/* Runs the migration up to its last stage. Whether it came to that before the limit. */
+/* Runs the migration up to its last stage; returns whether it got there before the limit. */
 static bool converge(QEMUFile *f, int64_t limit)
 {
     bool notify = param("notify", 1);
@@ -32,14 +32,14 @@ static bool converge(QEMUFile *f, int64_t limit)
     return false;
 }
 
-/* The guest has stopped. How long it stands still: until the last byte has gone over the link. */
+/* The guest has stopped; returns for how long: until the last byte has gone over the link. */
 static int64_t finish(QEMUFile *f)
 {
     int64_t stopped = now;
 
     guest.running = false;
     aio_flush();                 /* as stopping a guest does */
-    f->step_limit = 0;           /* with one, the original would leave out what it has queued: B-01 of docs/behaviour.md */
+    f->step_limit = 0;           /* with a limit, the original would not send what it has queued: B-01 */
     module.save_live(NULL, f, 3, module.opaque);
     if (f->error) {
         fail("the last stage failed");
@@ -81,7 +81,8 @@ void bench_policy(void)
     guest = (Guest) { .running = true, .disk = bs, .first = param("hot_first", 512), .chunks = param("hot_mib", 64),
                       .order = (int)param("order", 1),
                       .elsewhere_percent = param("elsewhere_percent", 0),
-                      .period_ns = param("write_kib", 1024) * 1024 * SECOND / (rate * param("load_percent", 50) / 100) };
+                      .period_ns = param("write_kib", 1024) * 1024 * SECOND /
+                                   (rate * param("load_percent", 50) / 100) };
     report(&f, converge(&f, param("seconds", 120) * SECOND));
 }
 

@@ -55,7 +55,7 @@ static void dirty_phase(QEMUFile *f, BlockDriverState *bs, int64_t every, double
     uint64_t before = f->bytes;
 
     max_downtime = 0;
-    /* What a step says of the end does not count: the original's takes 2 GiB of reads for a bandwidth below 0. */
+    /* Whether a step is done does not count: the original computes a negative bandwidth from 2 GiB of reads. */
     while (cpu_ns() < deadline && (f->bytes - before) / CHUNK < dirty) {
         step(f);
     }

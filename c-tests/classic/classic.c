@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The functions of a hypervisor of 2011, done by the host whose tables classic_set_host got. The original block-
- * migration.c and the table file of hosts/qemu-classic compile against include/ and link with this, so they run in
- * every host that the library runs in.
+ * The functions of a hypervisor of 2011, which call the tables that classic_set_host got. The original
+ * block-migration.c and the table file of hosts/qemu-classic compile against include/ and link with this, so they run
+ * in the tests' host, as the library does.
  *
- * Mind the two meanings of a name: here struct BlockDriverState is 2011's; the host's devices are void pointers.
+ * A name has two meanings: in this file, struct BlockDriverState is that of 2011; devices of the host are void
+ * pointers.
  */
 #include "classic.h"
 #include "block_int.h"
@@ -91,7 +92,7 @@ int bdrv_is_allocated(BlockDriverState *bs, int64_t sector_num, int nb_sectors, 
     return host->bdrv->is_allocated(bs->host, sector_num, nb_sectors, pnum);
 }
 
-/* 2011's drives count their users. One that the host refuses to hold is a device without a drive. */
+/* The drives of 2011 count their users. If the host's ref fails, that is a device without a drive. */
 DriveInfo *drive_get_by_blockdev(BlockDriverState *bs)
 {
     if (bs->drive_refs == 0 && host->bdrv->ref && host->bdrv->ref(bs->host) < 0) {
@@ -218,7 +219,7 @@ BlockDriverAIOCB *bdrv_aio_readv(BlockDriverState *bs, int64_t sector_num, QEMUI
     return host->bdrv->aio_read(bs->host, sector_num, iov->iov[0].iov_base, nb_sectors, cb, opaque);
 }
 
-/* A host without asynchronous writes does them at once. */
+/* A host without asynchronous writes writes at once. */
 BlockDriverAIOCB *bdrv_aio_writev(BlockDriverState *bs, int64_t sector_num, QEMUIOVector *iov, int nb_sectors,
                                   BlockDriverCompletionFunc *cb, void *opaque)
 {

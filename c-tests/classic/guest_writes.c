@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A classic host's slow writes: in flight at setup, in the bulk phase and while dirty chunks are sent; all of them
- * arrive. And what may not change behind a device while it is migrated. */
+/* Slow writes of a guest on a host of 2011, in flight at setup, in the bulk phase and while dirty chunks are sent:
+ * all of them arrive. And what may not change about a device while it is migrated. */
 #include "host.h"
 #include "test.h"
 
@@ -20,7 +20,7 @@ static void write_begins(int chunk, int byte)
     classic_guest_begins(host.disks, chunk * CHUNK_SECTORS + 8, 16, byte, write_ends);
 }
 
-/* In each step the writes of the step before end, after some chunks were read, and others begin. Those that were in
+/* In each step the writes of the step before end, after some chunks were read, and others begin. Writes that were in
  * flight at setup end when all chunks have been read. */
 static int step_no;
 
@@ -70,7 +70,7 @@ static int count_said(const char *text)
     return n;
 }
 
-/* The host ends with what it was told: done, and then the last stage fails. */
+/* The host is told that stage 2 is done, and then the last stage fails. */
 static void failed_ends(QEMUFile *f)
 {
     int done = 0;
@@ -100,7 +100,7 @@ static void a_read_error_is_said_once(void)
     host_fail(H_READ_DONE, 3, -EIO);
     failed_ends(f);
     said = count_said("Input/output error");
-    check(said == 1 || said == 2);      /* error_report's, and log's beside it */
+    check(said == 1 || said == 2);      /* by error_report, and perhaps by log */
 }
 
 /* A savevm in the middle: the migration fails, though no disk is part of the savevm. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The reference hypervisor, with the original in the library's place. */
+/* The reference hypervisor with the original instead of the library. */
 #include "app.h"
 #include "blkmig_host.h"
 #include <time.h>
@@ -8,8 +8,8 @@ static HvTables tables;
 static HvSection original;
 
 /*
- * What the original counted on and its host did for it: before the last stage nothing is in flight. And a kindness,
- * without which it would lose what it has read: the link is idle then, and at the start of a step.
+ * What the original relied on, and its host did: before the last stage, nothing is in flight. In addition, the link
+ * is idle then and a step begins, since otherwise the original would lose what it has read (B-01).
  */
 static int save_live(Monitor *mon, QEMUFile *f, int stage, void *opaque)
 {
@@ -25,7 +25,8 @@ static int register_savevm_live(void *dev, const char *idstr, int instance_id, i
                                 HvSaveLive *save, void *save_state, HvLoad *load, void *opaque)
 {
     original.save_live = save;
-    return hv_register_savevm_live(dev, idstr, instance_id, version_id, set_params, save_live, save_state, load, opaque);
+    return hv_register_savevm_live(dev, idstr, instance_id, version_id, set_params, save_live, save_state, load,
+                                      opaque);
 }
 
 static int init(const HvOptions *options)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The original behind the face of blkmig.h: the tables go to the classic hypervisor underneath it, its five functions
- * are its own, and what came later says -ENOSYS. A program that drives the module by stages can be linked with
- * either.
+ * The original with the interface of blkmig.h: the tables go to the classic hypervisor, the original has five of the
+ * functions, and all others return -ENOSYS. So a program that drives the module by stages can be linked with the
+ * library or with this.
  */
 #include "classic.h"
 #include <blkmig.h>

@@ -11,7 +11,7 @@
 static BlockDriverState *disks[2];
 static int written;
 
-/* The disks end up the same however the module has gone about it. */
+/* The disks have the same content in the end, whatever the module does. */
 static void guest_write(void)
 {
     BlockDriverState *bs = disks[written % 2];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Of the three byte counts one is the others' sum; they are 0 when nothing is migrated. */
+/* The total of the byte counts is the sum of the other two; all are 0 when nothing is migrated. */
 #include "host.h"
 #include "test.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A call that the host makes from within a callback is refused, nothing hangs, and the call that it came from goes on
- * as if nothing had been. The queries are another matter: see queries_from_callbacks_answered.c. */
+/* A call that the host makes from within a callback is refused, nothing hangs, and the outer call continues as if it
+ * had not happened. Queries are allowed: see queries_from_callbacks_answered.c. */
 #include "host.h"
 #include "test.h"
 #include <stdarg.h>
@@ -18,10 +18,10 @@ static BlkMigMonitorOps monitor, real_monitor;
 static BlkMigSystemOps sys, real_sys;
 static BlkMigHost tables;
 
-static QEMUFile *stream, *other;        /* of the migration or load that runs; of nobody */
+static QEMUFile *stream, *other;        /* of the migration or load that runs; of none */
 static enum place armed;                /* where the host calls */
 static int times, inside;
-static int by_stages_on_its_stream;     /* it also calls stages on the stream that is in use, which then has the error */
+static int by_stages_on_its_stream;     /* it also calls stages on the stream in use, which then gets the error */
 
 static void refused(int ret)
 {
@@ -161,7 +161,7 @@ static void disarm(void)
     host_file_free(stream);
 }
 
-/* One that goes well: by stages, or by separate functions. */
+/* A migration that succeeds: by stages, or by separate functions. */
 static int migration(enum place place, int stages)
 {
     arm(place);
@@ -181,7 +181,7 @@ static int migration(enum place place, int stages)
     return times;
 }
 
-/* One that fails in stage 2, or is cancelled there. */
+/* A migration that fails in stage 2, or is canceled there. */
 static int broken(enum place place, int cancel)
 {
     arm(place);
@@ -205,7 +205,7 @@ static int broken(enum place place, int cancel)
     return times;
 }
 
-/* Stages on the stream that is in use give it the error: it is not completed then. */
+/* Stages that are called on the stream in use give it the error, so it is not completed. */
 static void spoilt(enum place place)
 {
     arm(place);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A cancel at any moment, held reads or not, gives everything back; the next migration succeeds. */
+/* A cancel at any moment, with reads in flight or without, frees everything; the next migration succeeds. */
 #include "host.h"
 #include "test.h"
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* A host whose storage hangs: aio_flush returns early, with requests that do not end. Cancel and cleanup return at
- * once and give the devices back; the requests' memory stays, and they may end, well or badly, at any time after
- * that. */
+ * once and release the devices. The memory of the requests stays valid, and they may end at any later time, with or
+ * without an error. */
 #include "host.h"
 #include "test.h"
 
 static BlockDriverState *bs;
 
-/* Sets up, starts reads and gives up while they hang. */
+/* Sets up, starts reads, and cancels while they hang. */
 static void give_up(int cancel)
 {
     QEMUFile *f = host_file();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Cancel and failure while the stream keeps buffers: they stay until it releases them, and the next migration has
- * room. */
+/* Cancel and failure while the stream keeps buffers: these stay valid until it releases them, and the next migration
+ * has enough buffers. */
 #include "host.h"
 #include "test.h"
 
@@ -33,7 +33,7 @@ int main(void)
         ok(blk_mig_active());
         kept->error = 0;
     }
-    /* Released in the midst of the next migration. */
+    /* Released during the next migration. */
     host.save_live(host.mon, f, 1, host.opaque);
     host_iterate(f, 2);
     host_release(kept, 1);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A completion that comes after cancel, from a host whose flush lies, touches nothing that was freed. */
+/* A completion that comes after cancel, since aio_flush returned too early, touches nothing that was freed. */
 #include "host.h"
 #include "test.h"
 
@@ -21,7 +21,7 @@ int main(void)
     check(host.in_flight > 0);
     host_complete(1);
 
-    /* The next migration is not disturbed by what comes late. */
+    /* Late completions do not disturb the next migration. */
     host.lying_flush = 0;
     host.save_live(host.mon, f, 1, host.opaque);
     host_iterate(f, 1);

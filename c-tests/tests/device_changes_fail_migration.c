@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What happens to the devices under a migration and would lose data ends it, and names the device. */
+/* A change of a device that would lose data ends the migration, with an error that names the device. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* An error of the source names the device, and blk_mig_last_error keeps it; a success clears it. */
+/* An error of the source names the device, and blk_mig_last_error returns it until a call succeeds. */
 #include "host.h"
 #include "test.h"
 
@@ -19,7 +19,7 @@ int main(void)
     check(strstr(text, "virtio-disk3") && strstr(text, strerror(EIO)));
     check(host_said("virtio-disk3"));
 
-    /* Cut to the buffer, with its NUL, and never past it. */
+    /* The text is cut to the size of the buffer, with a NUL at its end. */
     memset(cut, 'x', sizeof(cut));
     same(blk_mig_last_error(cut, 5), length);
     same(strlen(cut), 4);

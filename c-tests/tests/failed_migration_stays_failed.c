@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A migration that has failed stays failed, also if set_params says then that no disks are wanted. Cleanup ends that,
- * and so does another setup. */
+/* A migration that has failed stays failed, even if set_params then says that no disks are wanted, until cleanup or
+ * another setup. */
 #include "host.h"
 #include "test.h"
 
@@ -19,7 +19,7 @@ static QEMUFile *fail_one(void)
     return f;
 }
 
-/* However often, and on whatever stream it is asked. */
+/* However often it is called, and on whatever stream. */
 static void must_be_failed(QEMUFile *f)
 {
     QEMUFile *other = host_file();

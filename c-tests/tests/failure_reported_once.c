@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Hosts of the original's time go on calling stage 2 after an error, ten times a second: it is told once. */
+/* Hosts of 2011 keep calling stage 2 after an error, ten times a second. The error must be reported only once. */
 #include "host.h"
 #include "test.h"
 
@@ -14,7 +14,7 @@ static int count(const char *text, const char *part)
     return n;
 }
 
-/* A migration that fails, and is not cancelled until it has been called a hundred times more. */
+/* A migration that fails, and is called a hundred more times before it is canceled. */
 static void told_once(const char *text, int fail_after)
 {
     QEMUFile *f = host_file();

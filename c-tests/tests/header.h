@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What a program in each dialect of C and C++ makes of the header, included on its own and before anything else. */
+/* The header compiles in each dialect of C and C++, when it is included alone and before anything else. */
 #include <blkmig.h>
 
 static int use_header(void)
@@ -12,7 +12,8 @@ static int use_header(void)
     BlkMigLoad *load = blk_mig_load;
 
     options.struct_size = sizeof(BlkMigOptions);
-    options.max_buffers = options.max_reads = options.max_writes = options.zero_blocks = options.accept_tail_garbage = 0;
+    options.max_buffers = options.max_reads = options.max_writes = 0;
+    options.zero_blocks = options.accept_tail_garbage = 0;
     return blk_mig_set_options(&options) == 0 && !completion && !visitor && set_params && save_live && load
         && blk_mig_version() >> 16 >= 1 && BLK_MIG_ABI_VERSION == 1 && BLK_MIG_HOST_THREADED == 1u;
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A hypervisor in memory: disks, a stream and a clock that a test holds in its hand. Nothing moves unless the test
- * (or the module under test) moves it, so that every test is the same each time; HOST_THREAD is the exception.
+ * A hypervisor in memory: disks, a stream and a clock that a test controls. Nothing happens unless the test or the
+ * module makes it happen, so every run is the same; HOST_THREAD is the exception.
  *
  * A test makes disks, calls host_start(), drives the module through host.save_live and host.load (or the functions of
- * blkmig.h), and ends with host_end(), which checks that the module gave everything back.
+ * blkmig.h), and ends with host_end(), which checks that the module has released everything.
  */
 #ifndef HOST_H
 #define HOST_H
@@ -20,19 +20,19 @@
 struct BlockDriverState {
     const char *name;
     int64_t sectors;
-    uint8_t *data;              /* NULL (a thin disk): reads leave the buffer as it is, writes go nowhere */
-    uint8_t *base;              /* what the destination has before it is sent anything; NULL: nothing that fits */
-    int64_t length;             /* what getlength answers: bytes, or -errno, which requests get, too */
-    int ref_result;             /* what ref answers */
+    uint8_t *data;              /* NULL (a thin disk): reads do not change the buffer, writes do nothing */
+    uint8_t *base;              /* what the destination has at first; NULL: other data */
+    int64_t length;             /* what getlength returns: bytes, or -errno, as requests then do, too */
+    int ref_result;             /* what ref returns */
     int read_only;
-    int cluster;                /* what cluster_size answers */
+    int cluster;                /* what cluster_size returns */
     int (*is_allocated)(BlockDriverState *bs, int64_t sector, int nb_sectors, int *pnum);   /* NULL: all of it */
     int refs, tracking, activated, flushes;
-    int unlisted;               /* iterate and find pass it over */
+    int unlisted;               /* iterate and find skip it */
     int64_t unflushed;          /* sectors written by the module since the last flush */
     int64_t writes;             /* sectors written by the module */
-    uint8_t *dirty;             /* a byte a chunk */
-    uint8_t *reading;           /* reads in flight, a byte a chunk */
+    uint8_t *dirty;             /* a byte for each chunk */
+    uint8_t *reading;           /* reads in flight, a byte for each chunk */
     BlockDriverState *next;
 };
 
@@ -42,17 +42,17 @@ struct QEMUFile {
     size_t pos;                 /* where get_* reads */
     int discard;                /* count what is put, but keep none of it */
     int error;
-    int64_t rate;               /* what get_rate_limit answers */
-    size_t limit;               /* rate_limit says stop after so many bytes in a step; 0: never */
+    int64_t rate;               /* what get_rate_limit returns */
+    size_t limit;               /* bytes in a step after which rate_limit says stop; 0: never */
     size_t sent;                /* in this step */
     int fail_after;             /* puts until the stream breaks with -EPIPE; 0: never */
     int held;                   /* buffers of put_buffer_nocopy not released yet */
-    struct held *kept;          /* these */
+    struct held *kept;          /* those buffers */
 };
 
 struct Monitor {
     char text[1 << 16];
-    int stray;                  /* output that went to no monitor at all */
+    int stray;                  /* output without a monitor */
 };
 
 /* The calls that can be counted and made to fail. */
@@ -78,10 +78,10 @@ struct host {
     int disk_flush;             /* before: the disks have flush */
     int hold;                   /* host_step completes nothing */
     int lifo;                   /* the last request completes first */
-    int late_data;              /* a read takes its data when it completes, not when it is submitted */
+    int late_data;              /* a read takes its data when it completes, not when it starts */
     int lying_flush;            /* aio_flush returns with requests in flight */
     int twice;                  /* completions are called twice */
-    int null_then_cb;           /* a read that could not start completes all the same */
+    int null_then_cb;           /* a read that could not start calls its completion, too */
     int64_t latency;            /* ns that pass before each completion; 1 ms at first */
     int64_t step;               /* ns that pass at each host_step; 100 ms at first */
     uint64_t max_downtime;      /* ns; 30 ms at first */
@@ -93,10 +93,10 @@ struct host {
     int overlaps;               /* reads of a chunk that already had one in flight */
     int misaligned;             /* buffers not aligned to 4096 */
     int bad_requests;           /* of no sectors, or outside the device */
-    int unheld;                 /* requests that ended when nobody held their device any more */
+    int unheld;                 /* requests that ended when their device had no reference any more */
     int registered;
     char errors[1 << 16];       /* error_report, and what log said of level 1 */
-    char log[1 << 16];          /* log: a line a message, after its level */
+    char log[1 << 16];          /* log: a line for each message, after its level */
     Monitor monitor;
     Monitor *mon;               /* what the stages get: &monitor at first */
     int64_t now;
@@ -113,22 +113,22 @@ extern struct host host;
 BlockDriverState *host_disk(const char *name, int64_t sectors);
 BlockDriverState *host_thin_disk(const char *name, int64_t sectors);
 
-/* The tables as host_start hands them over; a test may change them before. */
+/* The tables that host_start passes to the module; a test may change them before. */
 BlkMigHost *host_tables(void);
 
 /* Gives the module its host, calls blk_mig_init and takes the handlers that it registers. */
 void host_start(void);
 
-/* Checks that no reference, buffer, request or tracking is left and that nothing is active; frees all. */
+/* Checks that nothing is active and that no reference, buffer, request or tracking is left; frees everything. */
 void host_end(void);
 
 QEMUFile *host_file(void);
 void host_file_free(QEMUFile *f);
 
-/* The nth call from now on fails with ret (aio calls: cannot start); nth 0: each call from now on. */
+/* The nth call from now on fails with ret (aio calls: cannot start); nth 0: all calls from now on. */
 void host_fail(enum host_call call, int nth, int ret);
 
-/* Completes up to max requests in flight; says how many. */
+/* Completes up to max requests in flight; returns how many. */
 int host_complete(int max);
 
 /* A step of the host's main loop: a new budget for the stream, completions unless held, then a step of the clock. f
@@ -142,7 +142,7 @@ void host_guest_write(BlockDriverState *bs, int64_t sector, int nb_sectors, int 
  * without an error; 0: the stream has an error, or stage 2 never said that it is done. */
 int host_migrate(QEMUFile *f, int steps, void (*between)(QEMUFile *f));
 
-/* Up to `steps` rounds of stage 2 with host_step before; the last stage 2's answer. */
+/* Calls host_step and stage 2 up to `steps` times; returns what the last stage 2 did. */
 int host_iterate(QEMUFile *f, int steps);
 
 /* Reads the whole stream with host.load: 0 or its error. */
@@ -154,13 +154,13 @@ int host_said(const char *text);
 /* How many messages of log hold this. */
 int host_logged(const char *text);
 
-/* Takes the disk's content away (fills it with the bytes' inverse) and returns it; the caller frees it. */
+/* Returns the disk's content, which the caller frees, and inverts each byte on the disk. */
 uint8_t *host_take(BlockDriverState *bs);
 
 /* Gives the stream all buffers that put_buffer_nocopy kept, and releases them, on a thread of its own if so asked. */
 void host_release(QEMUFile *f, int on_thread);
 
-/* What an independent reader makes of a stream. */
+/* What an independent reader finds in a stream. */
 struct replay {
     int complete;               /* ends with progress 100 and the end of a section */
     int sections, blocks, zero_blocks;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The requests and completions of the hypervisor in memory, and the faults that a test plants. */
+/* The requests and completions of the hypervisor in memory, and the errors that a test makes them return. */
 #include "host_parts.h"
 #include "test.h"
 #include <pthread.h>
@@ -9,8 +9,8 @@ struct request {
     struct request *next;
     BlockDriverState *bs;
     int64_t sector;
-    uint8_t *buf;               /* written to by a read */
-    const uint8_t *data;        /* read by a write */
+    uint8_t *buf;               /* a read writes to it */
+    const uint8_t *data;        /* a write reads from it */
     int nb_sectors;
     BlkMigCompletion *cb;
     void *opaque;
@@ -18,9 +18,9 @@ struct request {
 
 static struct {
     int at, ret;
-} faults[H_CALLS];              /* at: 0 none, -1 always, else the number of the call */
+} faults[H_CALLS];              /* at: 0: never, -1: always, otherwise the number of the call */
 
-/* The queue and what both threads count. Never held while the module is called. */
+/* Protects the queue and what both threads count. Not held while the module is called. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct request *queue;
@@ -179,7 +179,8 @@ static void submit(struct request *r)
     pthread_mutex_unlock(&lock);
 }
 
-static struct request *new_request(BlockDriverState *bs, int64_t sector, int nb_sectors, BlkMigCompletion *cb, void *opaque)
+static struct request *new_request(BlockDriverState *bs, int64_t sector, int nb_sectors, BlkMigCompletion *cb,
+                                   void *opaque)
 {
     struct request *r = calloc(1, sizeof(*r));
 
@@ -191,7 +192,8 @@ static struct request *new_request(BlockDriverState *bs, int64_t sector, int nb_
     return r;
 }
 
-void *host_aio_read(BlockDriverState *bs, int64_t sector, uint8_t *buf, int nb_sectors, BlkMigCompletion *cb, void *opaque)
+void *host_aio_read(BlockDriverState *bs, int64_t sector, uint8_t *buf, int nb_sectors, BlkMigCompletion *cb,
+                    void *opaque)
 {
     struct request *r;
 
@@ -218,7 +220,7 @@ void *host_aio_read(BlockDriverState *bs, int64_t sector, uint8_t *buf, int nb_s
 }
 
 void *host_aio_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, int nb_sectors, BlkMigCompletion *cb,
-                       void *opaque)
+                     void *opaque)
 {
     struct request *r;
 

@@ -4,8 +4,8 @@
 #include "test.h"
 #include <pthread.h>
 
-/* A buffer that put_buffer_nocopy keeps. Its bytes go to the stream on release only, so that a buffer which the
- * module reuses too early shows. */
+/* A buffer that put_buffer_nocopy keeps. Its bytes are copied to the stream on release, so a buffer that the module
+ * reuses too early is noticed. */
 struct held {
     struct held *next;
     size_t at;
@@ -30,7 +30,7 @@ void host_file_free(QEMUFile *f)
     free(f);
 }
 
-/* Makes room for size bytes at the stream's end; NULL when nothing is to be kept. */
+/* Makes room for size bytes at the end of the stream; NULL if nothing is to be kept. */
 static uint8_t *grow(QEMUFile *f, size_t size)
 {
     size_t at = f->size;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A host that can search for dirty chunks; and one whose answers make no sense, which fails the migration. */
+/* A host that can search for dirty chunks, and one whose wrong answers make the migration fail. */
 #include "host.h"
 #include "test.h"
 

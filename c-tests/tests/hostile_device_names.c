@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What a hostile peer, or guest, can bring into the log and onto the monitor: no control characters, no lines of its
- * own, and no more lines about progress than 256 a stream. */
+/* What a hostile peer or guest can write to the log and the monitor: no control characters, no lines of its own, and
+ * at most 256 lines about progress for each stream. */
 #include "host.h"
 #include "test.h"
 
-/* What follows is one line, of printable UTF-8. */
+/* The text is one line of printable UTF-8. */
 static void must_be_plain(const char *text, int lines)
 {
     for (const char *p = text; *p; p++) {
@@ -17,7 +17,7 @@ static void must_be_plain(const char *text, int lines)
         }
     }
     same(lines, 0);
-    /* The escapes of C1, and what turns the direction of the text. */
+    /* Control characters of C1, and those that change the direction of the text. */
     check(!strstr(text, "\xc2\x9b") && !strstr(text, "\xe2\x80\xae"));
 }
 
@@ -40,7 +40,7 @@ static void load_name(const char *name, const char *shown)
     host_file_free(f);
 }
 
-/* The same names on this host's own devices: a user may have given them. */
+/* The same names for devices of this host: a user may have chosen them. */
 static void migrate_name(const char *name, const char *shown)
 {
     BlockDriverState *bs = host.disks;
@@ -99,7 +99,7 @@ static void progress_is_bounded(void)
     ok(host_load(many));
     must_be_plain(host.log, 256);
 
-    /* The next stream is heard. */
+    /* The progress of the next stream is logged again. */
     host.log[0] = 0;
     for (int i = 0; i <= 100; i++) {
         host_put_record(honest, i, 0x04);

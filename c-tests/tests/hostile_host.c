@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A host that answers nonsense gets an error, not a crash. */
+/* A host whose callbacks return invalid values gets an error, not a crash. */
 #include "host.h"
 #include "test.h"
 
@@ -9,7 +9,7 @@ static const BlkMigBdrvOps *real_bdrv;
 static const BlkMigDirtyOps *real_dirty;
 static BlkMigHost tables;
 
-/* A migration with the tables as they are now, and a load; says whether the source completed. */
+/* A migration with the tables as they are now, and a load; returns whether the source completed. */
 static int attempt(void)
 {
     QEMUFile *f = host_file(), *in = host_file();
@@ -74,7 +74,7 @@ static int far_too_far(BlockDriverState *bs, int64_t sector, int nb_sectors, int
     return 1;
 }
 
-/* Zero, it says, but for no sector. */
+/* It says "zero", but for 0 sectors. */
 static int no_progress(BlockDriverState *bs, int64_t sector, int nb_sectors, int *pnum)
 {
     static int n;
@@ -128,7 +128,7 @@ int main(void)
     bdrv.is_allocated = far_too_far;
     check(attempt());
 
-    /* No device at all is not the host's error. */
+    /* It is not an error of the host to have no device at all. */
     host.disks->read_only = 1;
     bdrv.iterate = visit_nothing;
     check(attempt());

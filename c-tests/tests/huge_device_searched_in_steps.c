@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A device of 16 TiB, on a host that can only say whether a chunk is dirty: one step looks at a bounded number of
- * chunks, and those that are dirty are found all the same, in the steps that follow. */
+/* A device of 16 TiB, on a host that can only say whether a chunk is dirty. Each step looks at a limited number of
+ * chunks, and all dirty ones are found in the steps that follow. */
 #include "host.h"
 #include "test.h"
 
@@ -88,7 +88,7 @@ int main(void)
     check(blk_mig_save_iterate(f, host.opaque) > 0);
     same(blk_mig_save_pending(host.opaque), 0);
 
-    /* With the guest stopped, it looks at all of them. */
+    /* When the guest is stopped, one step looks at all of them. */
     dirty[0] = CHUNKS - 2;
     ok(blk_mig_save_complete(f, host.opaque));
     same(get_count(bs), 0);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* blk_mig_init registers once, with the host that there is; without one it leaves an error. */
+/* blk_mig_init registers once, with the host that was set; without a host it leaves an error. */
 #include "host.h"
 #include "test.h"
 

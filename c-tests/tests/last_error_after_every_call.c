@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* blk_mig_last_error after every call: the text of a failure, "" after a success of a call that can fail; queries
- * that succeed and cleanup leave it. */
+/* blk_mig_last_error after every call: the text of the failure, or "" if a call that can fail succeeded. Queries that
+ * succeed, and cleanup, do not change it. */
 #include "host.h"
 #include "test.h"
 #include <stddef.h>
@@ -21,7 +21,7 @@ static int last_errno(void)
     return s.last_error;
 }
 
-/* A failure that any of the calls below must make forgotten. */
+/* A failure, whose text each of the calls below must replace. */
 static void something_fails(void)
 {
     err(blk_mig_set_host(NULL), EINVAL);
@@ -105,7 +105,7 @@ int main(void)
     forgotten();
     host_disk("vda", 2 * CHUNK_SECTORS);
     something_fails();
-    host_start();               /* its last call that can fail is blk_mig_init */
+    host_start();               /* the last call in it that can fail is blk_mig_init */
     forgotten();
     something_fails();
     blk_mig_init();

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What a device of the destination can do wrong: the section fails with its error, which names it, and nothing
- * hangs. */
+/* Errors of a device of the destination: the section fails with an error that names the device, and nothing hangs. */
 #include "host.h"
 #include "test.h"
 

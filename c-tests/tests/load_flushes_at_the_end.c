@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Before load of the section that says 100 % returns, every device that any section wrote to is flushed; an error of
- * it fails the load and names the device. */
+/* Before load returns from the section that says 100 %, every device that was written to is flushed. An error of the
+ * flush fails the load and names the device. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Asynchronous writes complete in any order; of two to the same chunk the later one wins. */
+/* Asynchronous writes complete in any order; of two writes to the same chunk, the later one wins. */
 #include "host.h"
 #include "test.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A valid stream cut at any point: an error unless the cut is between sections, and only whole blocks are written. */
+/* A valid stream that is cut at any byte: an error, except between sections, and only whole blocks are written. */
 #include "host.h"
 #include "test.h"
 
-/* The stream's shape: section, block, block, progress, end. */
+/* The stream: a section with block, block, progress, end. */
 static const size_t first = 8, block = 8 + 1 + 3 + CHUNK;
 
 static int interesting(size_t at, size_t size)
@@ -22,7 +22,7 @@ int main(void)
 
     host.async_writes = 1;
     host_start();
-    /* The blocks of this test are full up to the end of the chunk, as those of old sources may be. */
+    /* The blocks of this test have data up to the end of the chunk, as those of old sources may have. */
     blk_mig_set_options(&options);
     host_put_end(f);
     host_put_block(f, "vda", 0, 0x21);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A device that is shorter by less than a chunk: data past its end is an error that names it and both lengths, or is
- * dropped where the host accepts that. */
+/* A device that is shorter than the source's by less than a chunk. Data past its end is an error that names the
+ * device and both lengths, or is ignored if the host has asked for that. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A stream of random bytes, or a valid one with one byte changed, is refused or loads; nothing else. */
+/* A stream of random bytes, or a valid one with one byte changed, is either refused or loaded: it does no harm. */
 #include "host.h"
 #include "test.h"
 

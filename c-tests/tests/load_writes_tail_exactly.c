@@ -14,7 +14,7 @@ int main(void)
     bs->cluster = 65536;
     host.zeroes = 1;
     host_start();
-    /* The blocks of this test are full up to the end of the chunk, as those of old sources may be. */
+    /* The blocks of this test have data up to the end of the chunk, as those of old sources may have. */
     blk_mig_set_options(&options);
     host_put_block(f, "vda", 0, 0x22);
     host_put_block(f, "vda", CHUNK_SECTORS, 0);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Zero records and runs of zeroes: by write_zeroes where the host can, else as data; the disk is the same. */
+/* Zero records and runs of zeroes are written by write_zeroes if the host has it, otherwise as data. */
 #include "host.h"
 #include "test.h"
 

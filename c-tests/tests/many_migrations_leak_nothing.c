@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Fifty migrations in a row, some cancelled, some broken: all is given back each time. */
+/* Fifty migrations in a row, some canceled, some failed: everything is freed each time. */
 #include "host.h"
 #include "test.h"
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The nth allocation of the module fails, whichever, or that one and all that follow until the migration or the load
- * has ended: it goes well, or ends with -ENOMEM; nothing aborts, and the next one works.
+ * Each allocation of the module fails in turn, either alone or with all that follow until the migration or the load
+ * has ended. That succeeds or ends with -ENOMEM, nothing aborts, and the next migration works.
  *
- * The linker gives the library what is below for malloc and its like, and the hypervisor in memory the real ones.
+ * The linker gives the library the functions below instead of malloc and the like, and the hypervisor in memory the
+ * real ones.
  */
 #include "host.h"
 #include "test.h"
@@ -31,7 +32,7 @@ static int fails(void)
     return which == ONE ? allocations == nth : allocations >= nth;
 }
 
-/* malloc and so on are the real ones in this program: see meson.build. */
+/* malloc and the like are the real ones here: see meson.build. */
 void *__wrap_malloc(size_t size)
 {
     return fails() ? NULL : malloc(size);
@@ -117,7 +118,7 @@ static void must_work(void)
 
 enum { WHOLE, AFTER_SETUP, CANCELLED, FAILING };
 
-/* An outgoing migration; how many allocations there were. */
+/* An outgoing migration; returns how many allocations it made. */
 static int outgoing(int way)
 {
     QEMUFile *f = host_file();
@@ -155,7 +156,7 @@ static int outgoing(int way)
     return allocations;
 }
 
-/* A load of what all disks hold, into others. */
+/* A load of the content of all disks into others. */
 static int incoming(QEMUFile *f)
 {
     uint8_t *want[64];
@@ -182,7 +183,7 @@ static int incoming(QEMUFile *f)
     return allocations;
 }
 
-/* Every number, until there are no more allocations that could fail. */
+/* Each number, until there are no more allocations that could fail. */
 static void try_all(void)
 {
     QEMUFile *f = host_file();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The same engine by separate functions: setup, iterate, pending, complete, cleanup; each error is returned. */
+/* A migration by the separate functions setup, iterate, pending, complete and cleanup. Each returns its error. */
 #include "host.h"
 #include "test.h"
 
@@ -9,7 +9,7 @@ int main(void)
     BlockDriverState *bs = host_disk("vda", 6 * CHUNK_SECTORS + 77);
 
     host_start();
-    /* Out of order: an error, not a crash. */
+    /* In the wrong order: an error, not a crash. */
     check(blk_mig_save_iterate(early, host.opaque) < 0);
     check(blk_mig_save_complete(early, host.opaque) < 0);
     ok(blk_mig_save_pending(host.opaque));

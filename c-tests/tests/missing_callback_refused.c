@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A host that lacks a required function is refused, and told which. */
+/* A host that lacks a required callback is refused, with an error that names the callback. */
 #include "host.h"
 #include "test.h"
 #include <stddef.h>

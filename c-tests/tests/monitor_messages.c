@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The user reads on the monitor what the original wrote there. */
+/* The monitor shows the messages of the original. */
 #include "host.h"
 #include "test.h"
 

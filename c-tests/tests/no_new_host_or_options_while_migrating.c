@@ -15,7 +15,7 @@ int main(void)
     err(blk_mig_set_host(host_tables()), EBUSY);
     err(blk_mig_set_options(&options), EBUSY);
 
-    /* A second setup is refused and the first goes on. */
+    /* A second setup is refused, and the migration continues. */
     err(blk_mig_save_setup(second, host.opaque), EBUSY);
     same(blk_mig_bytes_total(), 2 * MIB);
     check(host_iterate(f, 100));

@@ -17,7 +17,7 @@ int main(void)
     host_guest_write(bs, 0, 2 * CHUNK_SECTORS, 0x11);
     check(!host_iterate(f, 1));
 
-    /* Nor with a clock that stands still. */
+    /* Nor with a clock that does not advance. */
     host.step = 0;
     host.hold = 0;
     for (int i = 0; i < 5; i++) {

@@ -15,7 +15,7 @@ int main(void)
     check(!host_iterate(f, 5));
     check(host.in_flight > 0);
 
-    /* All read, but the link takes nothing: not done either. */
+    /* All is read, but the link takes nothing: it is not done either. */
     host.hold = 0;
     f->limit = 1;
     for (int i = 0; i < 3; i++) {

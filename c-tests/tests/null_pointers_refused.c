@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* NULL where a pointer is needed is an error, never a crash; with a host and without. */
+/* NULL where a pointer is needed is an error, not a crash, with a host and without. */
 #include "host.h"
 #include "test.h"
 

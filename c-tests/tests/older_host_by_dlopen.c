@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A host that was built against the first header, whose structs were shorter, loads the library at run time: what its
- * tables lack counts as NULL. The library's path is the argument.
+ * A host that was built against an older header, whose structs were shorter, loads the library at run time: the
+ * fields that its tables lack count as NULL. The argument is the path of the library.
  */
 #include "host.h"
 #include "test.h"
@@ -36,7 +36,7 @@ int blk_mig_active(void)
     return ((int (*)(void))function("blk_mig_active"))();
 }
 
-/* A table up to where it ended then; behind that is nothing that could be read. */
+/* A table that ends where it ended then, with no memory behind it. */
 static void *shortened(const void *table, size_t size)
 {
     void *copy = malloc(size);
@@ -62,7 +62,7 @@ int main(int argc, char **argv)
     tables->file = shortened(tables->file, offsetof(BlkMigFileOps, flush));
     tables->system = shortened(tables->system, offsetof(BlkMigSystemOps, error_report));
     host_start();
-    /* What follows host_start would have been the whole tables' again, had the library kept pointers to them. */
+    /* The library must have copied the tables. */
     free((void *)tables->bdrv);
     free((void *)tables->dirty);
     free((void *)tables->file);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Each stage writes one section; with no disks to migrate it is an empty one, and the stage is done. */
+/* Each stage writes one section. With no disks to migrate, the section is empty and the stage is done. */
 #include "host.h"
 #include "test.h"
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* max_buffers and max_reads bound what is in memory and in flight; an older options struct leaves the rest at
- * default. What is absurd is refused by name, and changes nothing. */
+/* max_buffers and max_reads limit the chunks in memory and in flight. A shorter struct of an older header leaves the
+ * other options at their defaults. An absurd value is refused with the name of the option, and changes nothing. */
 #include "host.h"
 #include "test.h"
 #include <stddef.h>
 
-/* options NULL: those that were set before. */
+/* options NULL: keep those that were set before. */
 static void migrate_with(const BlkMigOptions *options, int most_reads, unsigned most_buffers)
 {
     BlkMigStats s = { .struct_size = sizeof(s) };

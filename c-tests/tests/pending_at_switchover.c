@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* blk_mig_save_pending_switchover, for a host that stops the guest once pending is no more than its threshold: above
- * it until every chunk was sent once, and after that until what is left takes 10 ms at most or does not shrink.
- * Otherwise the true number, as blk_mig_save_pending always. The link takes 10 MiB in each 100 ms. */
+/* blk_mig_save_pending_switchover is for a host that stops the guest when the result is not above its threshold. It
+ * is above the threshold until every chunk was sent once, and then until what is left takes at most 10 ms or does not
+ * shrink. After that it is the true number, which blk_mig_save_pending always returns. In this test, the link takes
+ * 10 MiB in each 100 ms. */
 #include "host.h"
 #include "test.h"
 
@@ -25,7 +26,7 @@ static int64_t switchover(int64_t threshold)
     return (int64_t)blk_mig_save_pending_switchover(host.opaque, (uint64_t)threshold);
 }
 
-/* The guest should run on, whatever the threshold is; plain pending is what it was. */
+/* The guest should keep running, whatever the threshold is; blk_mig_save_pending returns the true number. */
 static void must_run_on(int64_t left)
 {
     static const int64_t thresholds[] = { 0, 1, MIB, 10 * MIB, CHUNKS * MIB, 1000 * MIB, INT64_MAX - 1 };
@@ -114,7 +115,7 @@ static void shrinks(void)
     end(f);
 }
 
-/* What takes 10 ms at most is little enough. */
+/* What takes at most 10 ms may be sent while the guest is stopped. */
 static void is_little(void)
 {
     QEMUFile *f = begin();
@@ -127,7 +128,7 @@ static void is_little(void)
     end(f);
 }
 
-/* It keeps writing to the same 6 MiB, 60 ms of the link: after a while they may take what the host's limit allows. */
+/* It keeps writing to the same 6 MiB, which take 60 ms: after a while, the host's threshold decides. */
 static void does_not_shrink(void)
 {
     QEMUFile *f = begin();
@@ -150,7 +151,7 @@ static void does_not_shrink(void)
     end(f);
 }
 
-/* On a link that could take all of it in 10 ms, too, the bulk phase is for the guest that runs. */
+/* The bulk phase is done while the guest runs, even on a link that could take all of it in 10 ms. */
 static void is_fast(void)
 {
     BlkMigStats s = { .struct_size = sizeof(s) };
@@ -163,7 +164,7 @@ static void is_fast(void)
     ok(blk_mig_get_stats(&s));
     check(s.expected_downtime_ns > 0 && s.expected_downtime_ns < (uint64_t)(10 * MS));
     check(blk_mig_bulk_active());
-    /* So are the reads that are still in flight when it ends. */
+    /* The guest also runs while the last reads of the bulk phase are in flight. */
     for (int i = 0; i < 20 && pending() > 0; i++) {
         must_run_on(pending());
         step(f);

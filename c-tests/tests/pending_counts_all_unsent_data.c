@@ -27,7 +27,7 @@ int main(void)
     same(lacking(f), 0);
     check(!blk_mig_bulk_active());
 
-    /* A chunk that is dirty again, then in flight, then read, is lacking until it is sent. */
+    /* A chunk that was written again counts until it is sent: while it is dirty, while it is read, and after that. */
     host_guest_write(bs, 3 * CHUNK_SECTORS, 1, 0x33);
     same(blk_mig_save_pending(host.opaque), MIB);
     check(blk_mig_save_iterate(f, host.opaque) >= 0);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The host may query from within any callback: the module holds no lock while it is in the host. */
+/* The host may make queries from within any callback: the module holds no lock while it calls the host. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* In a step the stream gets no more than its limit and the block that reaches it. */
+/* In one step, the stream gets no more than its limit and the block that reaches the limit. */
 #include "host.h"
 #include "test.h"
 

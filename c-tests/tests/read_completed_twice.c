@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A completion that is called twice, or for a read that could not start, does no harm: no wrong data is sent as
- * good. */
+/* A completion that is called twice, or for a read that could not start, does no harm: no wrong data is sent. */
 #include "host.h"
 #include "test.h"
 

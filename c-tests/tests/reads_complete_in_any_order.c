@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Reads that complete last in, first out, and take their data when they complete. */
+/* Reads that complete in the reverse order, and take their data when they complete. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A device that was resized during its migration fails it, which names it. */
+/* A device that is resized during the migration ends it with an error that names the device. */
 #include "host.h"
 #include "test.h"
 

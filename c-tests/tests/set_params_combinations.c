@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The three ways to set_params: no disks, whole disks, disks on a shared base (which implies disks). */
+/* The three combinations of set_params: no disks, whole disks, and disks on a shared base, which implies disks. */
 #include "host.h"
 #include "test.h"
 
 int main(void)
 {
-    static const struct { int enable, shared, blocks; } cases[] = { { 0, 0, 0 }, { 1, 0, 3 }, { 0, 1, 3 }, { 1, 1, 3 } };
+    static const struct { int enable, shared, blocks; } cases[] = {
+        { 0, 0, 0 }, { 1, 0, 3 }, { 0, 1, 3 }, { 1, 1, 3 },
+    };
 
     host_disk("vda", 2 * CHUNK_SECTORS + 1);
     host_start();

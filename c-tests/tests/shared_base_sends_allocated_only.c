@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* With a shared base, what is allocated is sent, and nothing else. */
+/* With a shared base, only what is allocated is sent. */
 #include "host.h"
 #include "test.h"
 

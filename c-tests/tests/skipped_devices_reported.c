@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A device that is left out, since there is nothing to migrate or no way to do so, is told once, with the reason. */
+/* A device that is skipped, because it is empty or cannot be migrated, is reported once, with the reason. */
 #include "host.h"
 #include "test.h"
 
@@ -7,7 +7,8 @@ int main(void)
 {
     static const char *const lines[] = {
         "3 device ro0 is not migrated: it is read-only\n", "3 device cd0 is not migrated: it is empty\n",
-        "3 device floppy0 is not migrated: its length is 0\n", "3 device loose is not migrated: there is nothing behind it\n",
+        "3 device floppy0 is not migrated: its length is 0\n",
+        "3 device loose is not migrated: there is nothing behind it\n",
     };
 
     host_disk("ro0", CHUNK_SECTORS)->read_only = 1;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* An error at the nth call, whichever, ends the migration with an error; the guest's disk and the next one are fine. */
+/* An error of any callback, at any of its calls, ends the migration with an error. The guest's disk is not changed,
+ * and the next migration works. */
 #include "host.h"
 #include "test.h"
 
@@ -17,7 +18,7 @@ static void guest(QEMUFile *f)
     }
 }
 
-/* Plants the fault; 1 if it struck. */
+/* Makes a call fail; returns 1 if it was made. */
 static int strikes(enum host_call call, int nth, int puts)
 {
     QEMUFile *f = host_file();
@@ -30,7 +31,8 @@ static int strikes(enum host_call call, int nth, int puts)
     }
     struck = !host_migrate(f, 100, guest);
     if (struck != (puts ? f->fail_after == 0 : host.calls[call] >= before + nth)) {
-        fail("call %d, fault at the %dth of %d: %s", call, nth, host.calls[call] - before, struck ? "failed" : "went well");
+        fail("call %d, error at the %dth of %d: %s", call, nth, host.calls[call] - before,
+             struck ? "failed" : "succeeded");
     }
     if (struck) {
         check(f->error < 0);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* iterate and complete on another stream than setup's: refused, and the migration goes on and completes on the right
- * one. */
+/* iterate and complete on another stream than that of setup are refused; the migration continues, and completes on
+ * the right one. */
 #include "host.h"
 #include "test.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A host that never called set_params: 1 and an empty section in every stage. Stages that can't be: 0, and -EINVAL. */
+/* On a host that never called set_params, each stage writes an empty section and returns 1. A stage that does not
+ * exist returns 0, and the error is -EINVAL. */
 #include "host.h"
 #include "test.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Stage 1 takes over what a host has left that forgot to cancel a migration, as when its stream broke. From then on
- * stages 2 and 3 belong to the new stream; on any other they are refused, and the migration goes on. */
+/* If a host forgot to cancel a migration, for example when its stream broke, stage 1 ends that one and starts a new
+ * one. Stages 2 and 3 then belong to the new stream. On any other stream they are refused, and the migration
+ * continues. */
 #include "host.h"
 #include "test.h"
 
@@ -16,7 +17,7 @@ static void must_refuse(QEMUFile *f, int stage)
     same(f->size, size);
 }
 
-/* After `steps` of a migration whose stream breaks at the put of that number (0: it is only forgotten). */
+/* Starts a migration, and forgets it after `steps`, or when its stream breaks at the put of that number (0: never). */
 static void take_over(int steps, int broken_put)
 {
     QEMUFile *old = host_file(), *f = host_file(), *never = host_file();
@@ -52,7 +53,7 @@ static void take_over(int steps, int broken_put)
     host_file_free(never);
 }
 
-/* A snapshot, without disks, by a host that has forgotten its migration: stage 1 ends that, too. */
+/* The same for a snapshot without disks: stage 1 ends the forgotten migration, too. */
 static void snapshot(void)
 {
     QEMUFile *old = host_file(), *f = host_file();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The statistics of a migration that runs, of the last one, and for a caller that knows fewer of them. */
+/* The statistics of a migration that runs, of the last one, and for a caller whose struct is shorter. */
 #include "host.h"
 #include "test.h"
 #include <stddef.h>
@@ -45,7 +45,7 @@ int main(void)
     same(s.last_error, 0);
     check(s.elapsed_ns >= 200 * (uint64_t)MS);
 
-    /* No more is filled in than the caller has. */
+    /* No more is filled in than the caller's struct has room for. */
     memset(&part, 0xee, sizeof(part));
     part.struct_size = offsetof(BlkMigStats, chunks_sent);
     ok(blk_mig_get_stats(&part));

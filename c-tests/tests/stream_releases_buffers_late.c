@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Buffers that the stream keeps come back late, or from another thread; none is reused before, and nothing waits. */
+/* Buffers that the stream keeps are released late, or from another thread. None is reused before, and nothing waits. */
 #include "host.h"
 #include "test.h"
 

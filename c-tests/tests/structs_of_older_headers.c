@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A host that was built against the header of 1.0: what its structs have no room for is not read, and counts as NULL
- * or 0. */
+/* A host that was built against the header of 1.0: fields that its structs do not have are not read, and count as
+ * NULL or 0. */
 #include "host.h"
 #include "test.h"
 #include <stddef.h>
@@ -47,7 +47,7 @@ int main(void)
     err(host_load(tail), EINVAL);
     same(bs->writes, CHUNK_SECTORS);
 
-    /* The same host, built again. */
+    /* The same host, built against the new header. */
     options.struct_size = sizeof(options);
     ok(blk_mig_set_options(&options));
     ok(host_load(tail));

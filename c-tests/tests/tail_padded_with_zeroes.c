@@ -11,7 +11,7 @@ int main(void)
     QEMUFile *f = host_file();
     struct replay replay;
 
-    mallopt(M_PERTURB, 0xa5);   /* what malloc hands out is not zero by chance */
+    mallopt(M_PERTURB, 0xa5);   /* so that memory from malloc is not zero by chance */
     host_disk("vda", 9 * CHUNK_SECTORS + 3);
     host_disk("vdb", 1);
     host_start();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What every test program says: what must hold, and what its exit status means (0 pass, 1 fail, 77 skip). */
+/* The checks of a test program. Its exit status is 0 for pass, 1 for fail, and 77 for skip. */
 #ifndef TEST_H
 #define TEST_H
 
@@ -31,7 +31,7 @@
         }                                                                      \
     } while (0)
 
-/* Both numbers must be the same; says what they were. */
+/* Both numbers must be the same; prints them if not. */
 #define same(got, want)                                                        \
     do {                                                                       \
         long long got_ = (long long)(got), want_ = (long long)(want);          \

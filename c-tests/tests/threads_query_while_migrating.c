@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Queries from other threads while a threaded host migrates: consistent, and nothing is disturbed. */
+/* Queries from other threads while a threaded host migrates: their results are consistent, and the migration works. */
 #include "host.h"
 #include "test.h"
 #include <pthread.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Two devices of one name could not be told apart by the destination: the start fails and names them. */
+/* The destination could not distinguish two devices of the same name, so the start fails and names them. */
 #include "host.h"
 #include "test.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A device whose length fails, is odd, or that cannot be held, fails the start, which names it and leaves nothing
- * behind. */
+/* If a device's length cannot be read or is no number of sectors, or ref fails, the start fails. The error names the
+ * device, and nothing is left behind. */
 #include "host.h"
 #include "test.h"
 

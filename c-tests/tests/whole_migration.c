@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Several disks, odd sizes, a guest that keeps writing: a source and then a destination, both by this module. */
+/* A whole migration of several disks of odd sizes, with a guest that keeps writing: first the source, then the
+ * destination. */
 #include "host.h"
 #include "test.h"
 

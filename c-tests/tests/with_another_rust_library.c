@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The static library beside another one of Rust's, in one program: both work. */
+/* The static library and another static library that is written in Rust, in one program: both work. */
 #include "host.h"
 #include "test.h"
 

@@ -77,11 +77,11 @@ class Case(unittest.TestCase):
             self.assertIn("migration completed", process.out)
 
     def assert_failed(self, process, *words, status=1, guest=False):
-        """One line that says all the words, and no word of success; on a source, the guest goes on."""
+        """One line that says all the words, and no success; on a source, the guest keeps running."""
         self.end(process)
         self.assertEqual(process.returncode, status, process.out + process.err)
         self.assertRegex(process.err, r"\Ablkmig-hv: [^\n]+\n\Z")
         for word in words:
             self.assertIn(word, process.err)
         self.assertNotIn("\nmigration completed", process.out)
-        self.assertEqual("the guest goes on" in process.out, guest, process.out)
+        self.assertEqual("the guest keeps running" in process.out, guest, process.out)

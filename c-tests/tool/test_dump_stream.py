@@ -232,7 +232,7 @@ class Errors(Dump):
                                   f"flags 0x{flags:03x} in 0x{flags:016x}")
 
     def test_values(self):
-        self.assert_error(word(1, END), 0, "0x002 and nothing else")
+        self.assert_error(word(1, END), 0, "0x002 alone")
         self.assert_error(word(101, PROGRESS), 0, "100 % at most", "101 %")
         self.assert_error(word((1 << 55) - 1, PROGRESS), 0, "100 % at most", "36028797018963967 %")
 

@@ -83,24 +83,24 @@ class Created(Case):
         for style, number in itertools.product(STYLES, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
             source, destination, _ = self.slow(style)
             destination.send_signal(number)
-            self.assert_failed(destination, "cancelled", status=128 + number)
-            self.assert_failed(source, "destination failed: cancelled", guest=True)
+            self.assert_failed(destination, "canceled", status=128 + number)
+            self.assert_failed(source, "destination failed: canceled", guest=True)
             self.assert_nothing_left()
         for number in signal.SIGKILL, signal.SIGINT, signal.SIGHUP:
             source, destination, _ = self.slow(style)
             source.send_signal(number)
-            self.assert_failed(destination, "source went away")
+            self.assert_failed(destination, "source closed the connection")
             self.assert_nothing_left()
 
     def test_it_is_gone_when_nobody_came(self):
         destination, _ = self.listen("--wait", "0", self.disk(MIB)[1])
-        self.assert_failed(destination, "no source came")
+        self.assert_failed(destination, "no source connected")
         self.assert_nothing_left()
 
     def test_a_killed_destination_leaves_what_looks_unfinished(self):
         source, destination, part = self.slow("threaded")
         destination.kill()
-        self.assert_failed(source, "destination went away", guest=True)
+        self.assert_failed(source, "destination closed the connection", guest=True)
         self.assertTrue(part.exists())
         self.assertFalse(self.made.exists())
         ours, theirs = self.disk(5 * MIB)                    # shorter than what was left

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A pool of threads that do reads and writes, and the two ways to hear of their end. */
+/* A pool of threads that read and write, and the two ways in which the caller learns that a request has ended. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -33,7 +33,7 @@ static struct {
     int started, idle, in_flight, event_fd;
     uint64_t completions;
     bool threaded, ending;
-    Queue waiting, finished;               /* finished: event loop style alone */
+    Queue waiting, finished;               /* finished: only in the event loop style */
 } pool = { .lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER,
            .event_fd = -1 };
 
@@ -192,7 +192,7 @@ void hv_aio_run(void)
     pthread_mutex_unlock(&pool.lock);
 }
 
-/* With the lock held: until a callback has run since `seen`, or nothing is left that could. */
+/* With the lock held: waits until a callback has run since `seen`, or no request is left. */
 static void wait_beyond(uint64_t seen)
 {
     while (pool.in_flight > 0 && pool.completions == seen) {

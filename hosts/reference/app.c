@@ -13,7 +13,7 @@ static int open_disk(const HvOptions *options, const HvDiskSpec *spec)
 {
     bool create = options->listen && !spec->read_only && access(spec->path, F_OK) < 0 && errno == ENOENT;
     if (create && options->raw) {
-        return hv_fail(-ENOENT, "%s does not exist; with --raw nobody says how long it must be, so create it beforehand",
+        return hv_fail(-ENOENT, "%s does not exist, and with --raw its length is not known: create it first",
                        spec->path);
     }
     int ret = create ? hv_disk_create(spec) : hv_disk_open(spec);
@@ -31,7 +31,7 @@ static int open_disks(const HvOptions *options)
 
 static int fail(const HvOptions *options, const char *text)
 {
-    hv_fail(-EIO, "%s", text);             /* unless more is known */
+    hv_fail(-EIO, "%s", text);             /* kept only if nothing else has failed before */
     hv_report_failed(options);
     return 1;
 }
@@ -40,7 +40,7 @@ static int migrate(HvMigration *m)
 {
     const HvOptions *options = m->options;
     if (!m->module->setup && !options->stages) {
-        return fail(options, "this module knows --style stages alone");
+        return fail(options, "this module only works with --style stages");
     }
     if (hv_aio_start(!options->stages) < 0
         || m->module->init(options) < 0

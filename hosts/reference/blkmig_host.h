@@ -5,7 +5,7 @@
 #include "module.h"
 #include "blkmig.h"
 
-/* The reference hypervisor as libblkmig sees it. A test may change entries before it passes &tables.host on. */
+/* The reference hypervisor as libblkmig sees it. A caller may change entries before it passes &tables.host on. */
 typedef struct HvTables {
     BlkMigHost host;
     BlkMigBdrvOps bdrv;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The incoming side. It owns the disks only after the source's last word. */
+/* The incoming side. It does not own the disks until the source has sent HV_GO. */
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 
 #include "migration.h"
 
-#define DRAIN_MS         2000              /* that the source has to read why it failed */
+#define DRAIN_MS         2000              /* how long the source may take to read why it failed */
 #define WRITE_BACK_BYTES (UINT64_C(16) << 20)
 
 static void write_back(void *unused, BlockDriverState *bs)
@@ -23,7 +23,7 @@ static void sync_disk(void *opaque, BlockDriverState *bs)
     if (*ret == 0 && !hv_disk_is_read_only(bs)) {
         *ret = hv_disk_sync(bs);
         if (*ret < 0) {
-            hv_fail(*ret, "disk %s cannot be brought to stable storage: %s", hv_disk_name(bs), strerror(-*ret));
+            hv_fail(*ret, "disk %s cannot be written to stable storage: %s", hv_disk_name(bs), strerror(-*ret));
         }
     }
 }
@@ -47,7 +47,7 @@ static int load_section(HvMigration *m, uint64_t *written_back)
     if (ret == 0) {
         ret = hv_file_has_error(m->in);
     }
-    /* Little by little, so that the guest need not wait for all of it at the end. */
+    /* Little by little, so that the guest does not have to wait for all of it at the end. */
     if (hv_file_bytes(m->in) - *written_back > WRITE_BACK_BYTES) {
         *written_back = hv_file_bytes(m->in);
         hv_disk_iterate(write_back, NULL);
@@ -140,15 +140,16 @@ static void explain(HvMigration *m, int ret)
     hv_disk_iterate(find_placed, &part);
     if (!hv_cancelled() && broken && part) {
         hv_clear_failure();
-        hv_fail(ret, "the source's last word did not come; all data is in %s: rename it if the source said \"completed\"", part);
+        hv_fail(ret, "the link broke before the source confirmed the end; all data is in %s: rename it if the source "
+                "said \"completed\"", part);
     } else if (!hv_cancelled() && broken) {
         hv_clear_failure();
-        hv_fail(ret, broken == -ETIMEDOUT ? "the source does not send any more" : "the source went away before the end");
+        hv_fail(ret, broken == -ETIMEDOUT ? "the source stopped sending" : "the source closed the connection early");
     }
     hv_explain(m, ret);
 }
 
-/* A socket closed with unread data takes back what was sent last: lets the source read it first. */
+/* If a socket is closed with unread data, what was sent last may be lost: lets the source read it first. */
 static void say_why(HvMigration *m)
 {
     static uint8_t swallowed[65536];

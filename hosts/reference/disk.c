@@ -28,7 +28,7 @@ static BlockDriverState *new_disk(const char *name, bool read_only)
 static void free_disk(BlockDriverState *bs)
 {
     assert(atomic_load(&bs->refs) == 0);   /* the module must have given back every reference */
-    hv_new_file_discard(&bs->file);        /* before its lock ends */
+    hv_new_file_discard(&bs->file);        /* while the file is still locked */
     hv_image_close(&bs->image);
     hv_dirty_destroy(&bs->dirty);
     free(bs->name);
@@ -130,7 +130,7 @@ int hv_disk_clear(BlockDriverState *bs)
 
 void hv_disk_write_back(BlockDriverState *bs)
 {
-    /* A hint: hv_disk_sync reports what goes wrong. */
+    /* Only a hint: an error shows again in hv_disk_sync. */
     sync_file_range(bs->image.fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE);
 }
 

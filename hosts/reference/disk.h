@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A disk, as disk.c and disk_io.c share it. */
+/* A disk, for disk.c and disk_io.c. */
 #ifndef HV_DISK_H
 #define HV_DISK_H
 
@@ -15,7 +15,7 @@ struct BlockDriverState {
     HvNewFile file;                        /* if the image was created here */
     int64_t bytes;
     bool read_only;
-    bool has_no_length;                    /* until hv_disk_set_length: it is a new one */
+    bool has_no_length;                    /* a new file, until hv_disk_set_length */
     atomic_int refs;
     HvDirty dirty;
     BlockDriverState *next;

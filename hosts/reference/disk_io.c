@@ -46,7 +46,8 @@ int hv_disk_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, int 
     int64_t offset = sector * HV_SECTOR_SIZE;
     int64_t own = clip(bs, offset, (int64_t)nb_sectors * HV_SECTOR_SIZE);
     ret = hv_image_write(&bs->image, offset, buf, own);
-    hv_dirty_change(&bs->dirty, sector, nb_sectors, true);   /* after the data, and also when only a part of it was written */
+    /* After the data, and also if only a part of it was written. */
+    hv_dirty_change(&bs->dirty, sector, nb_sectors, true);
     return ret;
 }
 
@@ -63,7 +64,7 @@ int hv_disk_write_zeroes(BlockDriverState *bs, int64_t sector, int nb_sectors)
     return ret;
 }
 
-/* An answer in bytes, made one in whole sectors: a sector with both is `mixed`. */
+/* Turns an answer for `run` bytes into one for whole sectors; `mixed` is the answer for a sector with both. */
 static bool in_sectors(int64_t run, int64_t size, int nb_sectors, bool answer, bool mixed, int *pnum)
 {
     if (run >= size) {

@@ -6,7 +6,7 @@
 
 #include "options.h"
 
-/* Up to a single comma, or the end, where *text is afterwards. */
+/* Copies up to a single comma or the end, and leaves *text there. */
 static char *take_field(const char **text)
 {
     const char *from = *text;
@@ -33,8 +33,8 @@ static int parse_field(const char *field, HvDiskSpec *disk)
         disk->base = strdup(field + sizeof(base) - 1);
         return disk->base ? 0 : -ENOMEM;
     } else {
-        return hv_fail(-EINVAL, "--disk %s=...: after a comma stands base=FILE, format=raw or readonly, not '%s'; a comma "
-                       "in a file's name is written twice", disk->name, field);
+        return hv_fail(-EINVAL, "--disk %s=...: only base=FILE, format=raw or readonly may follow a comma, not '%s'; a "
+                       "comma in a file's name is written twice", disk->name, field);
     }
     return 0;
 }
@@ -46,7 +46,7 @@ int hv_parse_disk(const char *text, HvDiskSpec *disk)
         return hv_fail(-EINVAL, "--disk takes NAME=FILE, not '%s'", text);
     }
     if (equals - text > 255) {
-        return hv_fail(-EINVAL, "a disk's name has 255 bytes at most: %.40s...", text);
+        return hv_fail(-EINVAL, "a disk's name may have at most 255 bytes: %.40s...", text);
     }
     const char *at = equals + 1;
     disk->name = strndup(text, (size_t)(equals - text));

@@ -3,8 +3,8 @@
  * --dump-stream: a recorded stream, record by record. Whatever the stream holds, no more memory is used than this
  * structure has, and no byte of it reaches the terminal as it is.
  *
- * The sections stand from the bottom to the top: the functions of one call only those of the sections above it. Those
- * that return bool return false once the stream cannot be decoded any further; hv_dump_error has kept the reason then.
+ * The functions of each section call only those of the sections above it. Those that return bool return false when the
+ * stream cannot be decoded any further; hv_dump_error has kept the reason then.
  */
 #ifndef HV_DUMP_H
 #define HV_DUMP_H

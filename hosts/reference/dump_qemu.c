@@ -18,8 +18,8 @@ enum { FILE_END = 0x00, START = 0x01, PART = 0x02, END = 0x03, FULL = 0x04, SUBS
        COMMAND = 0x08, FOOTER = 0x7e };
 
 /* What a word of RAM says below the page's address. */
-enum { RAM_ZERO = 0x02, RAM_BLOCKS = 0x04, RAM_PAGE = 0x08, RAM_END = 0x10, RAM_SAME_BLOCK = 0x20, RAM_DIFFERENCE = 0x40,
-       RAM_COMPRESSED = 0x100, RAM_FLUSH = 0x200, RAM_FLAGS = 0xfff };
+enum { RAM_ZERO = 0x02, RAM_BLOCKS = 0x04, RAM_PAGE = 0x08, RAM_END = 0x10, RAM_SAME_BLOCK = 0x20,
+       RAM_DIFFERENCE = 0x40, RAM_COMPRESSED = 0x100, RAM_FLUSH = 0x200, RAM_FLAGS = 0xfff };
 
 typedef struct Live {
     uint64_t id;
@@ -183,7 +183,8 @@ static bool go_on(Qemu *q, uint64_t offset, uint64_t type)
     }
     Live *live = find_live(q, id);
     return live ? content(q, offset, type, live)
-                : hv_dump_error(q->d, offset, "a section that was started before", "number %llu", (unsigned long long)id);
+                : hv_dump_error(q->d, offset, "a section that was started before", "number %llu",
+                                (unsigned long long)id);
 }
 
 /* The machine's name; what else belongs to the configuration comes as subsections. */
@@ -236,8 +237,9 @@ static bool footer(Qemu *q, uint64_t offset)
     if (!hv_dump_number(q->d, 4, &id, "a section's number")) {
         return false;
     }
-    return find_live(q, id) || hv_dump_error(q->d, offset, "the end of a section that was started before", "number %llu",
-                                             (unsigned long long)id);
+    return find_live(q, id)
+        || hv_dump_error(q->d, offset, "the end of a section that was started before", "number %llu",
+                         (unsigned long long)id);
 }
 
 /* Devices' state can only be told by the devices. Nothing of the disks comes after it. */

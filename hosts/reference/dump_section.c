@@ -88,7 +88,7 @@ bool hv_dump_section(HvDump *d)
         default:
             good = word == END;
             if (!good) {
-                hv_dump_error(d, offset, "a record's header with flags 0x001, 0x009 or 0x004, or 0x002 and nothing else",
+                hv_dump_error(d, offset, "a record's header with flags 0x001, 0x009 or 0x004, or 0x002 alone",
                               "flags 0x%03x in 0x%016llx", (unsigned)(word & FLAGS), (unsigned long long)word);
             }
             break;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* How fast a migration gets on, and whether it gets on at all while the guest writes. */
+/* How fast a migration advances, and whether it advances at all while the guest writes. */
 #include <stdbool.h>
 
 #include "estimate.h"
 
-#define SMOOTH_NS   1e9                    /* what happened so long ago counts little */
+#define SMOOTH_NS   1e9                    /* what is older counts little */
 #define PATIENCE_NS INT64_C(3000000000)
 #define CHUNK       (UINT64_C(1) << 20)
-#define NOTHING     65536                  /* bytes on the wire in that time: no data among them */
+#define NOTHING     65536                  /* bytes on the wire in that time: too few to be data */
 
 void hv_estimate_start(HvEstimate *e, int64_t now, uint64_t left)
 {

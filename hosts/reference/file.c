@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A byte stream: output is queued and paced in steps of 100 ms, input is buffered. The channel below moves the
- * bytes. */
+/* A byte stream: output is queued and limited in steps of 100 ms, input is buffered. An HvChannel moves the bytes. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -9,15 +8,15 @@
 #include "hv.h"
 
 #define STEP_NS      INT64_C(100000000)
-#define SMALL_PIECE  4096                  /* a put of less is gathered with its neighbours */
-#define QUEUE_LIMIT  (4 << 20)             /* bytes queued, from where on a put waits */
+#define SMALL_PIECE  4096                  /* smaller puts are gathered into one piece */
+#define QUEUE_LIMIT  (4 << 20)             /* with more bytes queued, a put waits */
 #define INPUT_SIZE   65536
 #define MAX_IOV      64
 
 typedef struct Piece {
     struct Piece *next;
     const uint8_t *data;
-    size_t size, room;                     /* room: what `own` can still take */
+    size_t size, room;                     /* room: free bytes in `own` */
     void (*release)(void *opaque);         /* NULL: the data is in `own` */
     void *opaque;
     uint8_t own[];
@@ -113,7 +112,7 @@ static bool enqueue(QEMUFile *f, const uint8_t *buf, size_t size, size_t copied,
     return true;
 }
 
-/* One write of as much of the queue as one call takes. False: the channel takes no more now, or has failed. */
+/* Writes as much of the queue as one call takes. False: the channel takes no more now, or has failed. */
 static bool send_some(QEMUFile *f)
 {
     struct iovec iov[MAX_IOV];
@@ -137,7 +136,7 @@ static bool send_some(QEMUFile *f)
     if (f->head) {
         f->head->data += sent;
         f->head->size -= (size_t)sent;
-        f->head->room = 0;                 /* its end is no longer where size says */
+        f->head->room = 0;                 /* data + size is no longer the end of `own` */
         f->queued -= (size_t)sent;
     }
     return true;
@@ -236,9 +235,9 @@ void hv_file_put_be64(QEMUFile *f, uint64_t v)
     put(f, bytes, sizeof(bytes), NULL, NULL);
 }
 
-/* ---- Pace ---- */
+/* ---- Rate limit ---- */
 
-/* What a step sends too much (a chunk may be more than a whole step's share) is taken from the next ones. */
+/* If a step sends too much (a chunk may be more than a step's share), the next steps get less. */
 static void begin_step(QEMUFile *f)
 {
     int64_t steps = (hv_clock_ns() - f->step_start) / STEP_NS;
@@ -282,7 +281,7 @@ static size_t take(QEMUFile *f, uint8_t *buf, size_t size)
     return ready;
 }
 
-/* Reads into buf, and into the empty buffer what comes along. Bytes that buf got; 0: the end, or an error. */
+/* Reads into buf, and the rest into the empty input buffer. Returns the bytes in buf; 0: the end, or an error. */
 static size_t fill(QEMUFile *f, uint8_t *buf, size_t size)
 {
     struct iovec iov[2] = { { .iov_base = buf, .iov_len = size }, { .iov_base = f->in, .iov_len = INPUT_SIZE } };
@@ -308,7 +307,7 @@ int hv_file_get_buffer(QEMUFile *f, uint8_t *buf, int size)
     while (got < wanted && !f->error) {
         size_t more = fill(f, buf + got, wanted - got);
         if (more == 0 && !f->error) {
-            channel_failed(f, -EPIPE);     /* more was wanted than the stream has */
+            channel_failed(f, -EPIPE);     /* the stream ended too early */
         }
         got += more;
     }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What both sides need: their streams, a thread for the migration in the threaded style, and the reason of a
- * failure. */
+/* What both sides need: streams, a thread for the migration in the threaded style, and the reason of a failure. */
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
@@ -23,7 +22,7 @@ void hv_explain(HvMigration *m, int ret)
     char text[1024];
     if (hv_cancelled()) {
         hv_clear_failure();
-        hv_fail(ret, "cancelled");
+        hv_fail(ret, "canceled");
     } else if (!hv_failure()[0] && m->module->last_error && m->module->last_error(text, sizeof(text)) > 0) {
         hv_fail(ret, "%s", text);
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Image files that are no raw ones, by what they start with: their bytes are not their guest's disk. */
+/* Finds image files that are not raw by their first bytes: what they hold is not what their guest sees. */
 #include <string.h>
 #include <unistd.h>
 
@@ -26,7 +26,7 @@ const char *hv_image_format(int fd)
 {
     char start[128] = { 0 };
     if (pread(fd, start, sizeof(start), 0) < 0) {
-        return NULL;                       /* whoever reads it in earnest hears of that */
+        return NULL;                       /* the read that follows will fail, too */
     }
     for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++) {
         if (memcmp(start + formats[i].offset, formats[i].magic, formats[i].size) == 0) {

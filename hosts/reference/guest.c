@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A guest: one thread that writes 64 KiB at a time. Like most guests it has a hot area, here 16 MiB of each disk, and
- * now and then it touches any other place, the very last sectors of a disk among them.
+ * A guest: one thread that writes 64 KiB at a time. Like most guests it writes to one area again and again, here
+ * 16 MiB of each disk, and now and then anywhere else, up to the last sectors.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -34,7 +34,7 @@ static uint64_t next_random(uint64_t *state)
     return *state;
 }
 
-/* Every 32nd write is of zeroes: guests do that too. */
+/* Every 32nd write is zeroes, since guests write those, too. */
 static void fill_buffer(uint64_t *random, uint8_t *buf, size_t size)
 {
     bool zero = next_random(random) % 32 == 0;
@@ -67,7 +67,7 @@ static void sleep_ms(long ms)
     nanosleep(&time, NULL);
 }
 
-/* False: the guest is stopped, or at its end. */
+/* False: the guest is stopped, or is to end. */
 static bool begin_write(void)
 {
     pthread_mutex_lock(&guest.lock);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What a source does in either style: it looks after the peer, flushes the destination, and hands the disks over. */
+/* What a source does in either style: it watches the peer, has the destination flush, and hands the disks over. */
 #include <errno.h>
 #include <poll.h>
 
 #include "migration.h"
 
-#define SYNC_MS     300000                 /* that a destination has to bring everything to stable storage */
+#define SYNC_MS     300000                 /* how long a destination may take to write everything to stable storage */
 #define MAX_FLUSHES 5
 
 int hv_source_check(HvMigration *m)
@@ -20,8 +20,9 @@ int hv_source_check(HvMigration *m)
     return events < 0 ? events : events > 0 ? -ECONNABORTED : 0;
 }
 
-/* Else the guest would stand still until a storage that is slower than the link has taken all that is in memory
- * there. Several times, since meanwhile the guest goes on writing: each time there is less. */
+/* If the destination's storage is slower than the link, data is waiting in its memory. It is flushed while the guest
+ * still runs, or else the guest would be stopped for as long as that takes. The guest keeps writing meanwhile, so this
+ * is done several times, and there is less each time. */
 int hv_settle(HvMigration *m)
 {
     if (m->options->raw || m->settled) {
@@ -47,12 +48,12 @@ int hv_hand_over(HvMigration *m)
 {
     hv_put_frame(m, HV_END);
     hv_file_drain(m->out);
-    int ret = hv_file_has_error(m->out);   /* no check of the peer: it may have its answer ready by now */
+    int ret = hv_file_has_error(m->out);   /* without hv_source_check: the answer may be there already */
     if (ret < 0 || m->options->raw) {
         return ret;
     }
     ret = hv_receive_verdict(m, SYNC_MS);
-    ret = ret ? ret : hv_source_check(m);  /* it may have given up since it said that */
+    ret = ret ? ret : hv_source_check(m);  /* it may have failed after it said that */
     if (ret == 0) {
         hv_put_frame(m, HV_GO);
         hv_file_drain(m->out);

@@ -4,9 +4,9 @@
  * registry of savevm handlers. The signatures are those that a host puts into the tables of blkmig.h, so that
  * blkmig_host.c needs no wrappers. Nothing here knows of libblkmig.
  *
- * The sections stand from the bottom to the top: the functions of one call only those of the sections above it.
+ * The functions of each section call only those of the sections above it.
  *
- * Errors are returned as -errno. Where that does not say enough, hv_fail() has kept a line of text.
+ * Errors are returned as -errno. Where that does not say enough, hv_failure() has a line of text.
  */
 #ifndef HV_H
 #define HV_H
@@ -36,14 +36,14 @@ typedef int  HvLoad(QEMUFile *f, void *opaque, int version_id);
 
 #define HV_CLEAR_LINE "\r\033[K"          /* of a terminal */
 
-/* With lines_only, prints whole lines alone: text that ends in a carriage return is progress, shown by other means.
- * Without a file, prints nothing. */
+/* With lines_only, only whole lines are printed, not text that ends in a carriage return: that is progress, which
+ * progress.c shows. Without a file, nothing is printed. */
 Monitor *hv_monitor_open(FILE *out, bool lines_only);
 void hv_monitor_close(Monitor *mon);
 void hv_monitor_printf(Monitor *mon, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void hv_monitor_flush(Monitor *mon);
 
-/* Keeps the first line of text until it is cleared: what came after it is mostly its consequence. Returns ret. */
+/* Keeps the first line of text until it is cleared: later ones are mostly consequences of it. Returns ret. */
 int hv_fail(int ret, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 const char *hv_failure(void);                                /* "" if there is none */
 void hv_clear_failure(void);
@@ -62,13 +62,13 @@ void hv_set_max_downtime_ns(uint64_t ns);
 typedef struct HvChannel {
     ssize_t (*writev)(void *opaque, const struct iovec *iov, int count);  /* bytes, or -errno; -EAGAIN: see wait */
     ssize_t (*readv)(void *opaque, const struct iovec *iov, int count);   /* bytes, 0 at the end, or -errno */
-    int (*wait)(void *opaque, bool for_write);                            /* until the other two get on; 0 or -errno */
+    int (*wait)(void *opaque, bool for_write);                            /* until one can go on; 0 or -errno */
     void (*close)(void *opaque);
     void *opaque;
 } HvChannel;
 
-/* Blocking: a put returns when the channel has taken the data. Else the data is queued, rate_limit reports the frozen
- * link, and only a queue of several MiB makes a put wait. */
+/* Blocking: a put returns when the channel has taken the data. Otherwise the data is queued, rate_limit says when the
+ * channel takes no more, and a put waits only if several MiB are queued. */
 QEMUFile *hv_file_open(const HvChannel *channel, bool blocking);
 void hv_file_close(QEMUFile *f);
 
@@ -83,11 +83,11 @@ bool hv_file_at_end(QEMUFile *f);                            /* waits until it i
 int hv_file_rate_limit(QEMUFile *f);
 int64_t hv_file_get_rate_limit(QEMUFile *f);                 /* bytes a step; 0: none */
 void hv_file_set_rate_limit(QEMUFile *f, int64_t bytes_per_second);
-int64_t hv_file_step_left_ns(QEMUFile *f);                   /* until the next step of 100 ms begins */
+int64_t hv_file_step_left_ns(QEMUFile *f);                   /* until the next step of 100 ms */
 int hv_file_has_error(QEMUFile *f);
 void hv_file_set_error(QEMUFile *f, int ret);
 int hv_file_channel_error(QEMUFile *f);                      /* like has_error, but only what the channel reported */
-void hv_file_flush(QEMUFile *f);                             /* sends what the channel takes now (blocking: all of it) */
+void hv_file_flush(QEMUFile *f);                             /* sends what the channel takes now; blocking: all */
 void hv_file_drain(QEMUFile *f);                             /* sends all of it */
 bool hv_file_frozen(QEMUFile *f);
 uint64_t hv_file_bytes(QEMUFile *f);                         /* put or got so far; from any thread */
@@ -97,31 +97,31 @@ uint64_t hv_file_bytes(QEMUFile *f);                         /* put or got so fa
 typedef struct HvDiskSpec {
     char *name, *path, *base;              /* base: may be NULL */
     bool read_only;
-    bool format_raw;                       /* the file is the disk's bytes, also if it looks like a qcow2 or another image */
+    bool format_raw;                       /* take the file as it is, even if it looks like a qcow2 or the like */
 } HvDiskSpec;
 
 /*
- * A raw image file of any size; it is locked against other processes. With `base`, what the file does not hold as data
- * reads from there, and nothing is ever written there. Disks are listed in the order of opening.
+ * Opens a raw image file of any size and locks it against other processes. With `base`, the holes of the file are read
+ * from there; nothing is ever written there. Disks are listed in the order in which they were opened.
  */
 int hv_disk_open(const HvDiskSpec *spec);
 
 /*
- * The same for a file that does not exist yet: it gets its length, then its data, then its name. Unless it is to be
- * kept it is removed when it is closed.
+ * The same for a file that does not exist yet: it gets its length, then its data, then its name. It is removed when it
+ * is closed, unless hv_disk_keep was called.
  */
 int hv_disk_create(const HvDiskSpec *spec);
-bool hv_disk_has_no_length(BlockDriverState *bs);            /* created, and not told yet how long it is */
+bool hv_disk_has_no_length(BlockDriverState *bs);            /* created, but its length is not set yet */
 int hv_disk_set_length(BlockDriverState *bs, uint64_t bytes);
-int hv_disk_place(BlockDriverState *bs);                     /* gives a new file its name, for good after hv_disk_keep */
-const char *hv_disk_placed(BlockDriverState *bs);           /* what the file is called if it is not kept; NULL: not placed */
+int hv_disk_place(BlockDriverState *bs);                     /* gives a new file its name; hv_disk_keep keeps it */
+const char *hv_disk_placed(BlockDriverState *bs);            /* its name if it is not kept; NULL: not placed */
 void hv_disk_keep(BlockDriverState *bs);
 
 void hv_disk_close_all(void);                                /* flush requests first */
 int64_t hv_disk_bytes(BlockDriverState *bs);                 /* exact, where getlength rounds up to sectors */
 bool hv_disk_has_base(BlockDriverState *bs);
-int hv_disk_clear(BlockDriverState *bs);                     /* forgets what the image holds on top of its base */
-void hv_disk_write_back(BlockDriverState *bs);               /* starts to, and waits for what was started before */
+int hv_disk_clear(BlockDriverState *bs);                     /* drops what the image holds on top of its base */
+void hv_disk_write_back(BlockDriverState *bs);               /* starts it, and waits for what was started before */
 int hv_disk_sync(BlockDriverState *bs);                      /* all of it to stable storage */
 
 void hv_disk_iterate(HvDeviceVisitor *it, void *opaque);
@@ -163,7 +163,7 @@ void hv_aio_run(void);
 
 /* ---- The guest (guest.c): a thread that writes to the listed disks at a steady rate. ---- */
 
-int hv_guest_start(double mb_per_second);                    /* 0: a guest that only thinks */
+int hv_guest_start(double mb_per_second);                    /* 0: a guest that writes nothing */
 void hv_guest_end(void);
 void hv_vm_stop(void);                                       /* returns when no write is under way */
 void hv_vm_start(void);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Raw image files. A file's holes are what it does not hold: zeroes, or the base image's data if there is one. */
+/* Raw image files. The holes of a file are zeroes, or the data of the base image if there is one. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -25,7 +25,7 @@ static bool is_open_here(int fd)
     return false;
 }
 
-/* The lock belongs to the open file, not to the process: one that is opened twice is locked out, too. */
+/* The lock belongs to the open file, not to the process, so a file that is opened twice is refused, too. */
 int hv_image_lock(int fd, const char *path, bool exclusive)
 {
     struct flock lock = { .l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET };
@@ -134,7 +134,7 @@ static int64_t hole_at(int fd, int64_t bytes, int64_t offset, int64_t size)
     return data > offset ? min64(size, data - offset) : 0;
 }
 
-/* To look for the end of the data may take a walk to the end of the file, so it is remembered. */
+/* Finding the end of the data may mean a search up to the end of the file, so it is remembered. */
 static int64_t data_at(HvImage *image, int64_t offset, int64_t size)
 {
     pthread_mutex_lock(&image->extent_lock);
@@ -221,8 +221,8 @@ static int write_file(int fd, int64_t offset, const uint8_t *buf, int64_t size)
     return 0;
 }
 
-/* Writes whole clusters, filled up with what they read as so far: the file system's own blocks would be filled up
- * with zeroes, and those would hide the base image. */
+/* Writes whole clusters, completed with what they have held so far. Otherwise the file system would fill its blocks
+ * with zeroes, which would hide the base image. */
 static int write_copying(HvImage *image, int64_t offset, const uint8_t *buf, int64_t size)
 {
     int64_t start = offset - offset % HV_CLUSTER_SIZE;

@@ -12,7 +12,7 @@ typedef struct HvImage {
     int64_t bytes, base_bytes;
     pthread_mutex_t copy_on_write;         /* two writes may share a cluster */
     pthread_mutex_t extent_lock;
-    int64_t extent_start, extent_end;      /* the data found last: with a base, it never becomes a hole again */
+    int64_t extent_start, extent_end;      /* the data that was found last; with a base, it never becomes a hole */
 } HvImage;
 
 int hv_image_open(HvImage *image, const HvDiskSpec *spec);
@@ -26,9 +26,9 @@ int hv_image_write(HvImage *image, int64_t offset, const uint8_t *buf, int64_t s
 int hv_image_write_zeroes(HvImage *image, int64_t offset, int64_t size);
 int hv_image_punch(HvImage *image, int64_t offset, int64_t size);
 
-/* With a base: is the byte at offset data in the file itself? *run: how far the same answer holds, at most size. */
+/* With a base: is the byte at offset in the file itself? *run: for how many bytes that holds, at most size. */
 bool hv_image_is_data(HvImage *image, int64_t offset, int64_t size, int64_t *run);
-/* Is it known to read as zeroes, base included? *run: how far "yes" holds; with "no", how far nothing is known. */
+/* Is it known to read as zeroes, base included? *run: for how many bytes the answer holds, at most size. */
 bool hv_image_is_zero(HvImage *image, int64_t offset, int64_t size, int64_t *run);
 
 #endif

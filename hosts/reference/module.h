@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The module that migrates the disks, as the program around it sees it. */
+/* The module that migrates the disks, as the program sees it. */
 #ifndef HV_MODULE_H
 #define HV_MODULE_H
 
@@ -13,13 +13,13 @@ typedef struct HvStats {
 typedef struct HvModule {
     const char *name;
     int (*init)(const HvOptions *options);                                   /* 0, or -errno with hv_fail */
-    int (*setup)(QEMUFile *f, void *opaque);                                 /* NULL: knows the stages alone */
+    int (*setup)(QEMUFile *f, void *opaque);                                 /* NULL: it only has the stages */
     int (*iterate)(QEMUFile *f, void *opaque);
     int (*complete)(QEMUFile *f, void *opaque);
-    uint64_t (*pending)(void *opaque, uint64_t threshold);                   /* more than threshold: the guest runs on */
+    uint64_t (*pending)(void *opaque, uint64_t threshold);                   /* above threshold: not done yet */
     void (*cleanup)(void *opaque);
     void (*get_stats)(HvStats *stats);
-    size_t (*last_error)(char *buf, size_t size);                            /* NULL: keeps none */
+    size_t (*last_error)(char *buf, size_t size);                            /* may be NULL */
 } HvModule;
 
 #endif

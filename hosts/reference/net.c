@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Sockets that never wait without a bound, and that a signal wakes. */
+/* Sockets whose waits are limited in time and end at a signal. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -41,7 +41,7 @@ void hv_catch_signals(void)
     wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    if (signal(SIGHUP, SIG_IGN) != SIG_IGN) {              /* else it was started by nohup */
+    if (signal(SIGHUP, SIG_IGN) != SIG_IGN) {              /* otherwise it was started by nohup */
         sigaction(SIGHUP, &action, NULL);
     }
     signal(SIGPIPE, SIG_IGN);
@@ -145,7 +145,7 @@ static int try_bind(const struct sockaddr *address, socklen_t size)
     return fd;
 }
 
-/* A socket's file that a process left behind when it was killed: nobody answers there. */
+/* Whether this is a socket that a killed process has left behind: nobody answers there. */
 static bool remove_stale(const struct sockaddr_un *address)
 {
     struct stat st;
@@ -229,7 +229,7 @@ int hv_net_accept(int listener, const char *address, int64_t timeout_ms)
 {
     int events = hv_poll(listener, POLLIN, timeout_ms);
     if (events == 0) {
-        return hv_fail(-ETIMEDOUT, "no source came to %s within %lld s", address, (long long)(timeout_ms / 1000));
+        return hv_fail(-ETIMEDOUT, "no source connected to %s within %lld s", address, (long long)(timeout_ms / 1000));
     }
     int fd = events < 0 ? events : accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0) {

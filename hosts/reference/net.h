@@ -7,14 +7,14 @@
 
 typedef struct HvSocket {
     int fd;
-    int64_t timeout_ms;                    /* that a read or write waits for the peer at most */
-    bool peer_is_quiet;                    /* a word from the peer ends writes: it can only mean failure */
+    int64_t timeout_ms;                    /* how long a read or write waits for the peer at most */
+    bool peer_is_quiet;                    /* if it sends something, that can only be an error: writes fail then */
 } HvSocket;
 
 void hv_catch_signals(void);
 int hv_cancelled(void);                    /* the signal, or 0 */
 
-/* Waits for poll events; 0: none in time; -ECANCELED. */
+/* Waits for events as poll does; 0: none in time; -ECANCELED: a signal came. */
 int hv_poll(int fd, short events, int64_t timeout_ms);
 int hv_net_listen(const char *address, char *actual, size_t size);
 int hv_net_accept(int listener, const char *address, int64_t timeout_ms);

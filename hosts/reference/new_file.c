@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A file that a migration creates. Until all of its data is there it has a name that nobody takes for a finished
- * one. */
+/* A file that a migration creates. Until all of its data is there, its name shows that it is not complete. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -19,7 +18,7 @@ static bool is_at(int fd, const char *path)
     return fstat(fd, &one) == 0 && lstat(path, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
 }
 
-/* What a process that was killed has left there is overwritten. */
+/* Overwrites what a killed process has left there. */
 static int open_part(const char *part)
 {
     int fd = open(part, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
@@ -27,7 +26,7 @@ static int open_part(const char *part)
         return hv_fail(-errno, "cannot create %s: %s", part, strerror(errno));
     }
     int ret = hv_image_lock(fd, part, true);
-    if (ret == 0 && !is_at(fd, part)) {    /* renamed since it was opened: it is somebody's finished file */
+    if (ret == 0 && !is_at(fd, part)) {    /* renamed since it was opened: another process has completed it */
         ret = hv_fail(-EAGAIN, "cannot create %s: another process is using it", part);
     }
     if (ret < 0) {
@@ -63,7 +62,7 @@ static int sync_folder(const char *path)
         slash[slash == folder] = '\0';
     }
     int fd = folder ? open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    int ret = fd < 0 || (fsync(fd) < 0 && errno != EINVAL) ? -errno : 0;   /* EINVAL: a file system that need not */
+    int ret = fd < 0 || (fsync(fd) < 0 && errno != EINVAL) ? -errno : 0;   /* EINVAL: not needed on this file system */
     if (fd >= 0) {
         close(fd);
     }
@@ -92,7 +91,7 @@ void hv_new_file_keep(HvNewFile *file)
 void hv_new_file_discard(HvNewFile *file)
 {
     if (file->placed) {
-        /* The source may have said that it is complete, and what it said may have been lost. */
+        /* The source may have said that it is complete, in a message that was lost. */
         rename(file->path, file->part);
     } else if (file->path) {
         unlink(file->part);

@@ -18,33 +18,34 @@ static const char help[] =
     "  -l, --listen ADDRESS      wait here for a source (port 0: any free one)\n"
     "  -c, --connect ADDRESS     send the disks there\n"
     "  -d, --disk NAME=FILE[,base=FILE][,format=raw][,readonly]\n"
-    "                            a disk, perhaps on top of a base image; format=raw: the file's bytes are the disk, also if\n"
-    "                            it looks like a qcow2 or another image; a read-only disk is not migrated; a comma in the\n"
-    "                            name of a file is written twice\n"
-    "  -b, --bandwidth SIZE      bytes a second at most, such as 100M (default 0: no limit)\n"
-    "  -t, --max-downtime MS     the time that the guest may stand still (default 300); a guest that writes faster\n"
-    "                            than the link needs more, or the migration never ends\n"
-    "  -g, --guest-writes MB     the source's guest writes so many MB a second (default 0)\n"
-    "  -z, --zero-blocks         send empty chunks as a few bytes (the default, but not with --raw)\n"
-    "  -Z, --no-zero-blocks      send them like any others\n"
-    "  -a, --accept-tail-garbage drop what a chunk holds past the end of a shorter disk, as sources of 2011 to 9.0 leave it\n"
-    "  -s, --shared-base         both sides have the base images: send only what lies on top\n"
+    "                            a disk, perhaps on top of a base image; format=raw: take the file as it is, even if\n"
+    "                            it looks like a qcow2 or the like; a read-only disk is not migrated; write a comma\n"
+    "                            in the name of a file twice\n"
+    "  -b, --bandwidth SIZE      send at most so many bytes a second, such as 100M (default 0: no limit)\n"
+    "  -t, --max-downtime MS     how long the guest may be stopped (default 300); if it writes faster than the link\n"
+    "                            sends, a low value means that the migration never ends\n"
+    "  -g, --guest-writes MB     how many MB a second the source's guest writes (default 0)\n"
+    "  -z, --zero-blocks         send chunks of zeroes as a few bytes (the default, except with --raw)\n"
+    "  -Z, --no-zero-blocks      send them like all others\n"
+    "  -a, --accept-tail-garbage ignore what a chunk holds past the end of a disk: sources of 2011 to 9.0 leave\n"
+    "                            garbage there\n"
+    "  -s, --shared-base         both sides have the base images: send only what differs from them\n"
     "  -y, --style STYLE         threaded: a thread for the migration (default); stages: one thread for everything\n"
-    "  -m, --max-buffers N       chunks of 1 MiB held in memory at most (default: the module's)\n"
+    "  -m, --max-buffers N       hold at most so many chunks of 1 MiB in memory (default: the library's, 64)\n"
     "  -w, --wait SECONDS        how long --listen waits for a source (default 600)\n"
-    "  -i, --timeout SECONDS     how long either side waits for the other to get on (default 30)\n"
-    "  -r, --raw                 nothing but the module's sections on the wire: no greeting, no confirmation\n"
-    "  -j, --json                say everything as JSON, an object a line\n"
-    "  -q, --quiet               say nothing but errors (with --json: no progress)\n"
-    "  -v, --verbose             show the module's log on stderr\n"
-    "  -D, --dump-stream FILE    show what a recorded stream holds, record by record, with --json as JSON; - is standard\n"
-    "                            input; may be of blkmig-hv, of QEMU, or sections alone; needs no other option\n"
-    "  -h, --help                this text\n"
-    "  -V, --version             the version\n"
+    "  -i, --timeout SECONDS     how long either side waits for the other (default 30)\n"
+    "  -r, --raw                 send nothing but the library's sections: no greeting, no confirmation\n"
+    "  -j, --json                print everything as JSON, one object per line\n"
+    "  -q, --quiet               print nothing but errors (with --json: no progress)\n"
+    "  -v, --verbose             print the library's log to stderr\n"
+    "  -D, --dump-stream FILE    print what a recorded stream holds (of blkmig-hv, of QEMU, or only the sections),\n"
+    "                            record by record; - is standard input; takes --json\n"
+    "  -h, --help                print this text\n"
+    "  -V, --version             print the version\n"
     "\n"
-    "Exit status: 0 when the destination has everything on stable storage; 1 on an error, which is one line on stderr;\n"
-    "128 plus the signal's number after Ctrl-C and other signals. After anything but 0 the source's guest goes on.\n"
-    "More stands in the manual page, blkmig-hv(1).\n";
+    "Exit status: 0 when the destination has everything on stable storage; 1 on an error, which is one line on\n"
+    "stderr; 128 plus the signal's number after Ctrl-C and other signals. Unless it is 0, the source's guest keeps\n"
+    "running. The manual page blkmig-hv(1) has the details.\n";
 
 static const struct option long_options[] = {
     { "listen", required_argument, NULL, 'l' },
@@ -71,7 +72,7 @@ static const struct option long_options[] = {
     { NULL, 0, NULL, 0 },
 };
 
-/* A number with K, M or G behind it if `units`. */
+/* A number; if `units`, K, M or G may follow it. */
 static int parse_number(const char *option, const char *text, bool units, int64_t most, int64_t *out)
 {
     char *end;
@@ -84,7 +85,7 @@ static int parse_number(const char *option, const char *text, bool units, int64_
     }
     if (errno || end == text || *end || value < 0 || value > most >> shift) {
         return hv_fail(-EINVAL, "--%s takes a number from 0 to %lld%s, not '%s'", option, (long long)most,
-                       units ? ", perhaps with K, M or G" : "", text);
+                       units ? ", optionally with K, M or G" : "", text);
     }
     *out = value << shift;
     return 0;
@@ -112,7 +113,7 @@ static int parse_style(const char *text, bool *stages)
 static int add_disk(const char *text, HvOptions *o)
 {
     if (o->disk_count == HV_MAX_DISKS) {
-        return hv_fail(-EINVAL, "%d disks at most", HV_MAX_DISKS);
+        return hv_fail(-EINVAL, "at most %d disks are possible", HV_MAX_DISKS);
     }
     HvDiskSpec *disk = &o->disks[o->disk_count++];
     int ret = hv_parse_disk(text, disk);
@@ -185,9 +186,9 @@ static int check(HvOptions *o)
         return hv_fail(-EINVAL, "every disk is readonly, and those are not migrated: there is nothing to do");
     }
     if (o->timeout_ms == 0) {
-        return hv_fail(-EINVAL, "--timeout takes 1 second at least");
+        return hv_fail(-EINVAL, "--timeout takes at least 1 second");
     }
-    if (!o->zero_blocks_given) {           /* raw: who knows what reads it */
+    if (!o->zero_blocks_given) {           /* with --raw, the destination may be one that cannot read them */
         o->zero_blocks = !o->raw;
     }
     return 1;

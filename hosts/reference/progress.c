@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the user sees while a migration runs: a line that changes on a terminal, a line now and then elsewhere. */
+/* What the user sees while a migration runs: on a terminal one line that changes, elsewhere a line now and then. */
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +14,7 @@
 #define LINE_NS     INT64_C(1000000000)
 #define MAX_LINE_NS INT64_C(60000000000)
 #define BAR_SIZE    24
-#define FIELDS_SIZE 51                     /* of all that stands beside the bar, mostly */
+#define FIELDS_SIZE 51                     /* of what is beside the bar, in most cases */
 #define SMALL_BAR   8
 #define MIB         1048576.0
 
@@ -117,14 +117,14 @@ static void print_json(HvMigration *m)
     hv_json_end();
 }
 
-/* What to do about a guest that outruns the link; once. */
+/* Says once what to do about a guest that writes faster than the link sends. */
 static void advise(HvMigration *m)
 {
     if (m->options->connect && !shown.advised && hv_estimate_state(&shown.estimate) == HV_NOT_CONVERGING) {
         shown.advised = true;
         hv_progress_end();
-        printf("not converging: the guest writes as fast as the data is sent; it takes a larger --max-downtime or "
-               "--bandwidth, or a calmer guest\n");
+        printf("not converging: the guest writes as fast as the data is sent; use a larger --max-downtime or "
+               "--bandwidth, or a guest that writes less\n");
     }
 }
 
@@ -143,7 +143,7 @@ static void print_text(HvMigration *m, bool terminal)
     shown.bar_drawn = terminal;
 }
 
-/* The longer it takes, the fewer lines: they mostly go to a log. */
+/* The longer it takes, the fewer lines, since they mostly go to a log. */
 static int64_t interval(HvMigration *m, bool terminal, int64_t now)
 {
     int64_t tenth = (now - m->start_ns) / 10;

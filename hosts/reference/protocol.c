@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Around the module's sections: the source says which disks it has, the destination agrees or says why not. Each
- * section follows one byte, HvFrame. After HV_FLUSH the destination brings what it has to stable storage and says
- * that it is ready, while the guest runs on. After HV_END it does so for the last time; only HV_GO from the source
- * then makes it the owner of the disks, so that there are never two.
+ * What is sent around the module's sections. First the source says which disks it has, and the destination agrees or
+ * says why not. One byte, an HvFrame, precedes each section. After HV_FLUSH the destination writes what it has to
+ * stable storage and says that it is ready, while the guest keeps running. After HV_END it does so for the last time.
+ * Only HV_GO from the source then makes it the owner of the disks, so that there are never two owners.
  */
 #include <errno.h>
 #include <string.h>
@@ -77,7 +77,7 @@ static bool contains(const Seen *seen, const BlockDriverState *bs)
     return false;
 }
 
-/* One line for both sides. */
+/* The same line is printed on both sides. */
 static int compare(const char *name, uint64_t bytes, bool has_base, bool shared, BlockDriverState *bs)
 {
     if (!bs || hv_disk_is_read_only(bs)) {
@@ -85,8 +85,9 @@ static int compare(const char *name, uint64_t bytes, bool has_base, bool shared,
                        name);
     }
     if (!hv_disk_has_no_length(bs) && bytes != (uint64_t)hv_disk_bytes(bs)) {
-        return hv_fail(-EINVAL, "disk %s has %llu bytes on the source, %lld on the destination: make them the same, or let "
-                       "the destination create its file", name, (unsigned long long)bytes, (long long)hv_disk_bytes(bs));
+        return hv_fail(-EINVAL, "disk %s has %llu bytes on the source, %lld on the destination: make them the same, or "
+                       "let the destination create its file", name, (unsigned long long)bytes,
+                       (long long)hv_disk_bytes(bs));
     }
     if (shared && has_base != hv_disk_has_base(bs)) {
         return hv_fail(-EINVAL, "disk %s has a base image only on the %s", name, has_base ? "source" : "destination");
@@ -112,7 +113,7 @@ static int receive_disk(QEMUFile *f, bool shared, Seen *there)
     return ret;
 }
 
-/* Only what both sides have agreed to may touch the disks. */
+/* Called only when both sides have agreed: before that, nothing may change on the disks. */
 static int prepare_disks(const Seen *agreed, bool shared)
 {
     int ret = 0;
@@ -154,10 +155,11 @@ int hv_receive_hello(HvMigration *m)
     int protocol = hv_file_get_byte(f);
     int ret = hv_file_has_error(f);
     if (ret == 0 && magic != HV_MAGIC) {
-        return hv_fail(-EPROTO, "what came is not from a blkmig-hv that connects");
+        return hv_fail(-EPROTO, "the peer is not a blkmig-hv that connects");
     }
     if (ret == 0 && (protocol < 1 || protocol > HV_PROTOCOL)) {
-        return hv_fail(-EPROTO, "the source speaks version %d of the protocol, this side up to %d", protocol, HV_PROTOCOL);
+        return hv_fail(-EPROTO, "the source has version %d of the protocol, this side only up to %d", protocol,
+                       HV_PROTOCOL);
     }
     ret = ret ? ret : agree(f);
     if (ret == 0) {
@@ -177,7 +179,7 @@ void hv_put_frame(HvMigration *m, HvFrame frame)
     }
 }
 
-/* ---- The destination's word ---- */
+/* ---- What the destination answers ---- */
 
 void hv_send_ready(HvMigration *m)
 {
@@ -185,7 +187,7 @@ void hv_send_ready(HvMigration *m)
     hv_file_drain(m->out);
 }
 
-/* Best effort, past the stream: it is also called after Ctrl-C, when that waits for nothing any more. The answer to the
+/* Sent directly to the socket, and it may fail: after Ctrl-C, the stream does not wait any more. The answer to the
  * greeting starts with the magic number. */
 void hv_send_failure(HvMigration *m, const char *text)
 {

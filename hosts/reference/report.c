@@ -39,7 +39,7 @@ void hv_report_failed(const HvOptions *options)
     }
 }
 
-/* Not getrusage: that counts what the process was before it became this program. */
+/* Not from getrusage, which also counts the process before it executed this program. */
 static long peak_memory_kib(void)
 {
     char line[128];
@@ -56,7 +56,7 @@ static long peak_memory_kib(void)
 static void source_text(HvMigration *m, const HvStats *stats, double seconds)
 {
     if (m->options->raw) {
-        printf("sent everything; with --raw, nobody has said that it arrived\n");
+        printf("sent everything; with --raw, the destination does not confirm that it arrived\n");
     } else {
         printf("migration completed\n");
     }

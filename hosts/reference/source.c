@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The source, from the connection to what is said at the end; one of the two styles does what is between. */
+/* The outgoing side: connects, has one of the two styles send the disks, and reports the end. */
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "migration.h"
 
-#define LAST_WORDS_MS 2000                 /* that one which failed has to say why */
+#define LAST_WORDS_MS 2000                 /* how long a destination that failed may take to say why */
 #define MOMENT_MS     500
 
-/* A connection that failed says little; the destination may have said more before. */
+/* That a connection failed says little; the destination may have said more before. */
 static void explain(HvMigration *m, int ret)
 {
     int broken = m->out ? hv_file_channel_error(m->out) : 0;
@@ -18,7 +18,8 @@ static void explain(HvMigration *m, int ret)
         hv_clear_failure();
         if (m->options->raw || (hv_file_channel_error(m->in) == 0 && hv_receive_verdict(m, LAST_WORDS_MS) == 0)
             || !hv_failure()[0]) {
-            hv_fail(ret, broken == -ETIMEDOUT ? "the destination does not answer" : "the destination went away");
+            hv_fail(ret, broken == -ETIMEDOUT ? "the destination does not answer"
+                                              : "the destination closed the connection");
         }
     }
     hv_explain(m, ret);
@@ -48,7 +49,7 @@ static int migrate(HvMigration *m)
     return ret;
 }
 
-/* The source is unharmed: shows that its guest runs. */
+/* Shows that the source's guest runs as before. */
 static void go_on(const HvOptions *options)
 {
     uint64_t before = hv_guest_written();
@@ -57,10 +58,10 @@ static void go_on(const HvOptions *options)
     }
     if (options->guest_mb > 0) {
         usleep(MOMENT_MS * 1000);
-        printf("the guest goes on here: it wrote %.1f MiB in %d ms\n",
+        printf("the guest keeps running here: it wrote %.1f MiB in %d ms\n",
                (double)(hv_guest_written() - before) / (1 << 20), MOMENT_MS);
     } else {
-        printf("the guest goes on here\n");
+        printf("the guest keeps running here\n");
     }
     fflush(stdout);
 }

@@ -6,7 +6,7 @@
 
 #include "migration.h"
 
-/* Until a read has ended, the link takes data again, or the next step begins. */
+/* Waits until a read has ended, the link takes data again, or the next step begins. */
 static void wait_for_events(HvMigration *m)
 {
     struct pollfd fds[2] = {
@@ -33,7 +33,7 @@ static int next_step(HvMigration *m, const HvSection *section)
     return done && !hv_file_has_error(m->out);
 }
 
-/* A link that has taken nothing for so long is as good as dead. */
+/* A link that has taken nothing for so long counts as broken. */
 static int check_stall(HvMigration *m, int64_t *moved_ns)
 {
     if (!hv_file_frozen(m->out)) {

@@ -50,7 +50,7 @@ static int complete(HvMigration *m)
     return ret < 0 ? ret : hv_hand_over(m);
 }
 
-/* Until the guest may be stopped. */
+/* Returns when the guest may be stopped, or on an error. */
 static int iterate_all(HvMigration *m)
 {
     Speed speed = { .since_ns = hv_clock_ns() };
@@ -58,7 +58,7 @@ static int iterate_all(HvMigration *m)
     while (ret == 0) {
         if (can_finish(m, &speed)) {
             ret = hv_settle(m);
-            speed.since_ns = hv_clock_ns();          /* nothing was sent meanwhile, which says nothing of the link */
+            speed.since_ns = hv_clock_ns();          /* nothing was sent meanwhile: not a measure of the link */
             speed.since_bytes = hv_file_bytes(m->out);
         } else {
             ret = iterate(m);
