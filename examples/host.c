@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A complete host of libblkmig: two disks in memory, which migrate from this process to another one over a socket while a
- * guest writes to them. At the end it compares them. In host.cpp, the guest has its own thread.
+ * A complete host of libblkmig: two disks in memory, which migrate from this process to another one over a socket while
+ * a guest writes to them. At the end it compares them. In host.cpp, the guest has its own thread.
  *
  *     cc host.c $(pkg-config --cflags --libs blkmig) -o host && ./host
  */
@@ -73,8 +73,8 @@ static void dirty_change(BlockDriverState *bs, int64_t sector, int nb_sectors, b
     }
 }
 
-/* The guest's writes, and on the destination the library's. The bit is set after the data: if it was set before them, it
- * could be reset, and the old data read, in between. */
+/* The guest's writes, and on the destination the library's. The bit is set after the data: if it was set before them,
+ * it could be reset, and the old data read, in between. */
 static int disk_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, int nb_sectors)
 {
     memcpy(bs->data + sector * SECTOR, buf, (size_t)nb_sectors * SECTOR);
@@ -153,7 +153,8 @@ static void file_flush(QEMUFile *f)
 
 /* Hosts that call blk_mig_init get their callbacks here; this one calls the functions itself. */
 static int register_savevm_live(void *dev, const char *idstr, int instance_id, int version_id,
-                                BlkMigSetParams *set_params, BlkMigSaveLive *save_live, void *save_state, BlkMigLoad *load, void *opaque)
+                                BlkMigSetParams *set_params, BlkMigSaveLive *save_live, void *save_state,
+                                BlkMigLoad *load, void *opaque)
 {
     (void)dev, (void)idstr, (void)instance_id, (void)version_id;
     return (void)set_params, (void)save_live, (void)save_state, (void)load, (void)opaque, 0;
@@ -176,7 +177,7 @@ static void log_message(int level, const char *text)
 
 static int set_host(void)
 {
-    /* A function that is not set here is NULL. The header says which may be NULL, and what the library does without them.
+    /* A function that is not set here is NULL. The header says which may be NULL, and what the library does without it.
      * A host whose disks survive a power failure needs flush as well, or "received" would promise too much. */
     const BlkMigBdrvOps bdrv = {
         .struct_size = sizeof(bdrv), .iterate = disk_iterate, .find = disk_find, .get_device_name = disk_name,
@@ -201,7 +202,7 @@ static int set_host(void)
         .struct_size = sizeof(host), .abi_version = BLK_MIG_ABI_VERSION, .bdrv = &bdrv, .dirty = &dirty, .file = &file,
         .system = &sys,
     };
-    /* 8 MiB of memory on each side. A chunk of zeroes takes a few bytes, but QEMU's original of 2011 can't read that. */
+    /* 8 MiB of memory on each side. A chunk of zeroes takes a few bytes, which QEMU's original of 2011 can't read. */
     const BlkMigOptions options = { .struct_size = sizeof(options), .max_buffers = 8, .zero_blocks = 1 };
     int ret = blk_mig_set_host(&host);     /* copies the tables */
     return ret < 0 ? ret : blk_mig_set_options(&options);
@@ -309,7 +310,8 @@ int main(void)
     BlkMigStats stats = { .struct_size = sizeof(stats) };
     blk_mig_get_stats(&stats);
     printf("sent %llu chunks: %llu zero ones, %llu that the guest wrote to again\n",
-           (unsigned long long)stats.chunks_sent, (unsigned long long)stats.chunks_zero, (unsigned long long)stats.chunks_resent);
+           (unsigned long long)stats.chunks_sent, (unsigned long long)stats.chunks_zero,
+           (unsigned long long)stats.chunks_resent);
     for (int i = 0; i < DISKS; i++) {
         bool same = memcmp(from[i], to[i], (size_t)disk_length(&disks[i])) == 0;
         printf("disk %s: %s\n", disks[i].name, same ? "the same on both sides" : "DIFFERS");

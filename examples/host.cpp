@@ -61,8 +61,8 @@ static int disk_read(BlockDriverState *bs, int64_t sector, uint8_t *buf, int nb_
     return 0;
 }
 
-// The guest's writes, and on the destination the library's. The bit is set after the data: if it was set before them, it
-// could be reset, and the old data read, in between.
+// The guest's writes, and on the destination the library's. The bit is set after the data: if it was set before them,
+// it could be reset, and the old data read, in between.
 static int disk_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, int nb_sectors)
 {
     std::lock_guard guard(disks_lock);
@@ -163,8 +163,8 @@ struct QEMUFile {
     }
 };
 
-// ---- The tables. A lambda that captures nothing is a function for C; none of them may throw. A function that is not set is
-// NULL: the header says which may be. (With C++20's designated initializers g++ -Wextra asks for all of them.) ----
+// ---- The tables. A lambda that captures nothing is a function for C; none of them may throw. A function not set
+// is NULL: the header says which may be. (With C++20's designated initializers g++ -Wextra asks for all of them.) ----
 
 template <class Table> static Table table()
 {
@@ -276,7 +276,7 @@ static int set_host()
     host.dirty = &dirty;
     host.file = &file;
     host.system = &sys;
-    // 8 MiB of memory on each side. A chunk of zeroes takes a few bytes, but QEMU's original of 2011 can't read that.
+    // 8 MiB of memory on each side. A chunk of zeroes takes a few bytes, which QEMU's original of 2011 can't read.
     auto options = table<BlkMigOptions>();
     options.max_buffers = 8;
     options.zero_blocks = 1;
