@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * One process, a host in memory, and a module behind the tables of blkmig.h: what the module costs, and how well it uses a
- * link. Nothing here knows which module it is.
+ * One process, a host in memory, and a module behind the tables of blkmig.h: what the module costs, and how well it
+ * uses a link. Nothing here knows which module it is.
+ *
+ * It is not the host of c-tests/tests: that one checks each call, keeps what is sent, and counts the dirty chunks one
+ * by one whenever it is asked for their number. Here the host must cost as little as it can, up to 16 TiB, and its
+ * disks and its link need a speed.
  */
 #ifndef BENCH_H
 #define BENCH_H

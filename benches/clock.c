@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Time, requests in flight, and the guest. Time passes in advance() alone, so a run is the same each time. Reads carry
- * their data when they start, as if other threads had done them, and complete on this thread later, as in an event loop.
+ * Time, requests in flight, and the guest. Time passes in advance() alone, so a run is the same each time. Reads
+ * carry their data when they start, as if other threads had done them, and complete on this thread later, as in an
+ * event loop.
  */
 #include "bench.h"
 

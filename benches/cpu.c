@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What a migration costs in CPU time and memory, the source and the destination each for itself. The memory of the disks
- * is there before; nothing waits.
+ * What a migration costs in CPU time and memory, the source and the destination each for itself. The memory of the
+ * disks is there before; nothing waits.
  */
 #include "bench.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * How well the module uses a link and several disks, in virtual time: every run is the same. The host is one of 2011: an
- * event loop, a step each 100 ms in which so many bytes may be put; it calls the module when a step begins and when reads
- * have completed, for as long as the step takes more.
+ * How well the module uses a link and several disks, in virtual time: every run is the same. The host is one of 2011:
+ * an event loop, a step each 100 ms in which so many bytes may be put; it calls the module when a step begins and
+ * when reads have completed, for as long as the step takes more.
  */
 #include "bench.h"
 
@@ -39,7 +39,7 @@ static int64_t finish(QEMUFile *f)
 
     guest.running = false;
     aio_flush();                 /* as stopping a guest does */
-    f->step_limit = 0;           /* with one, the original would leave out what it has queued: row 1 of behaviour.md */
+    f->step_limit = 0;           /* with one, the original would leave out what it has queued: B-01 of docs/behaviour.md */
     module.save_live(NULL, f, 3, module.opaque);
     if (f->error) {
         fail("the last stage failed");

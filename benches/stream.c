@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Streams. As in QEMUFile, what is put goes through a buffer of 32 KiB, but for put_buffer_nocopy; what is got in small
- * pieces, too, and a piece that is larger than the buffer goes straight to where it is wanted (not where `buffered` is set). Neither the sink nor the
- * source of the bytes is a system call, so what is left is what the module and its host do.
+ * Streams. As in QEMUFile, what is put goes through a buffer of 32 KiB, but for put_buffer_nocopy; what is got in
+ * small pieces, too, and a piece that is larger than the buffer goes straight to where it is wanted (not where
+ * `buffered` is set). Neither the sink nor the source of the bytes is a system call, so what is left is what the
+ * module and its host do.
  */
 #include "bench.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The functions of a hypervisor of 2011, done by the host whose tables classic_set_host got. The original block-migration.c
- * and the table file of hosts/qemu-classic compile against include/ and link with this, so they run in every host that the
- * library runs in.
+ * The functions of a hypervisor of 2011, done by the host whose tables classic_set_host got. The original block-
+ * migration.c and the table file of hosts/qemu-classic compile against include/ and link with this, so they run in
+ * every host that the library runs in.
  *
  * Mind the two meanings of a name: here struct BlockDriverState is 2011's; the host's devices are void pointers.
  */

@@ -11,8 +11,8 @@ int classic_set_host(const BlkMigHost *host);
 /* What a write of the guest does when it ends; seen: the dirty bit is set. */
 typedef void ClassicWriteEnds(BlockDriverState *host_bs, int64_t sector, int nb_sectors, int byte, int seen);
 
-/* A write of the guest begins. It stays in flight until classic_guest_ends or a flush, and as in 2011 it sets the dirty bit only
- * when it ends, and only if there was a bitmap when it began. */
+/* A write of the guest begins. It stays in flight until classic_guest_ends or a flush, and as in 2011 it sets the
+ * dirty bit only when it ends, and only if there was a bitmap when it began. */
 void classic_guest_begins(BlockDriverState *host_bs, int64_t sector, int nb_sectors, int byte, ClassicWriteEnds *ends);
 void classic_guest_ends(void);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A classic host's slow writes: in flight at setup, in the bulk phase and while dirty chunks are sent; all of them arrive. And
- * what may not change behind a device while it is migrated. */
+/* A classic host's slow writes: in flight at setup, in the bulk phase and while dirty chunks are sent; all of them
+ * arrive. And what may not change behind a device while it is migrated. */
 #include "host.h"
 #include "test.h"
 
@@ -20,8 +20,8 @@ static void write_begins(int chunk, int byte)
     classic_guest_begins(host.disks, chunk * CHUNK_SECTORS + 8, 16, byte, write_ends);
 }
 
-/* In each step the writes of the step before end, after some chunks were read, and others begin. Those that were in flight at
- * setup end when all chunks have been read. */
+/* In each step the writes of the step before end, after some chunks were read, and others begin. Those that were in
+ * flight at setup end when all chunks have been read. */
 static int step_no;
 
 static void between(QEMUFile *f)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The reference hypervisor, with the original in the library's place. */
+#include "app.h"
 #include "blkmig_host.h"
 #include <time.h>
 
@@ -7,8 +8,8 @@ static HvTables tables;
 static HvSection original;
 
 /*
- * What the original counted on and its host did for it: before the last stage nothing is in flight. And a kindness, without
- * which it would lose what it has read: the link is idle then, and at the start of a step.
+ * What the original counted on and its host did for it: before the last stage nothing is in flight. And a kindness,
+ * without which it would lose what it has read: the link is idle then, and at the start of a step.
  */
 static int save_live(Monitor *mon, QEMUFile *f, int stage, void *opaque)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The original behind the face of blkmig.h: the tables go to the classic hypervisor underneath it, its five functions are
- * its own, and what came later says -ENOSYS. A program that drives the module by stages can be linked with either.
+ * The original behind the face of blkmig.h: the tables go to the classic hypervisor underneath it, its five functions
+ * are its own, and what came later says -ENOSYS. A program that drives the module by stages can be linked with
+ * either.
  */
 #include "classic.h"
 #include <blkmig.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A device that goes away in the middle of a section, with requests in flight, ends the migration or the load with its error,
- * which names it. It is held until its last request has ended, and the next migration works. */
+/* A device that goes away in the middle of a section, with requests in flight, ends the migration or the load with
+ * its error, which names it. It is held until its last request has ended, and the next migration works. */
 #include "host.h"
 #include "test.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A hypervisor in memory: disks, a stream and a clock that a test holds in its hand. Nothing moves unless the test (or the
- * module under test) moves it, so that every test is the same each time; HOST_THREAD is the exception.
+ * A hypervisor in memory: disks, a stream and a clock that a test holds in its hand. Nothing moves unless the test
+ * (or the module under test) moves it, so that every test is the same each time; HOST_THREAD is the exception.
  *
  * A test makes disks, calls host_start(), drives the module through host.save_live and host.load (or the functions of
  * blkmig.h), and ends with host_end(), which checks that the module gave everything back.
@@ -131,15 +131,15 @@ void host_fail(enum host_call call, int nth, int ret);
 /* Completes up to max requests in flight; says how many. */
 int host_complete(int max);
 
-/* A step of the host's main loop: a new budget for the stream, completions unless held, then a step of the clock. f may be
- * NULL. */
+/* A step of the host's main loop: a new budget for the stream, completions unless held, then a step of the clock. f
+ * may be NULL. */
 void host_step(QEMUFile *f);
 
 /* The guest writes `byte` all over these sectors. */
 void host_guest_write(BlockDriverState *bs, int64_t sector, int nb_sectors, int byte);
 
-/* Stage 1, stage 2 up to `steps` times, stage 3. between (may be NULL) is called before each stage 2. 1: completed without an
- * error; 0: the stream has an error, or stage 2 never said that it is done. */
+/* Stage 1, stage 2 up to `steps` times, stage 3. between (may be NULL) is called before each stage 2. 1: completed
+ * without an error; 0: the stream has an error, or stage 2 never said that it is done. */
 int host_migrate(QEMUFile *f, int steps, void (*between)(QEMUFile *f));
 
 /* Up to `steps` rounds of stage 2 with host_step before; the last stage 2's answer. */

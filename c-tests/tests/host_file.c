@@ -4,8 +4,8 @@
 #include "test.h"
 #include <pthread.h>
 
-/* A buffer that put_buffer_nocopy keeps. Its bytes go to the stream on release only, so that a buffer which the module reuses
- * too early shows. */
+/* A buffer that put_buffer_nocopy keeps. Its bytes go to the stream on release only, so that a buffer which the
+ * module reuses too early shows. */
 struct held {
     struct held *next;
     size_t at;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What a device of the destination can do wrong: the section fails with its error, which names it, and nothing hangs. */
+/* What a device of the destination can do wrong: the section fails with its error, which names it, and nothing
+ * hangs. */
 #include "host.h"
 #include "test.h"
 

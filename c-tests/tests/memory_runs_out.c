@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The nth allocation of the module fails, whichever, or that one and all that follow until the migration or the load has ended:
- * it goes well, or ends with -ENOMEM; nothing aborts, and the next one works.
+ * The nth allocation of the module fails, whichever, or that one and all that follow until the migration or the load
+ * has ended: it goes well, or ends with -ENOMEM; nothing aborts, and the next one works.
  *
  * The linker gives the library what is below for malloc and its like, and the hypervisor in memory the real ones.
  */

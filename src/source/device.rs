@@ -266,7 +266,7 @@ impl<D: Device> SourceDevice<D> {
     /// Begins a search for dirty chunks: of all of them, or as far as one step goes.
     pub(super) fn begin_search(&mut self, all: bool) -> Result<(), Error> {
         self.looks = if all { u64::MAX } else { MAX_LOOKS };
-        self.dirty = self.dirty_chunks()?;
+        self.dirty = self.dirty_chunks()?.min(self.chunks);
         self.patience = PASS_OVER;
         self.begin_lap();
         Ok(())

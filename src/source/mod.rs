@@ -315,7 +315,10 @@ impl<H: Host> Outgoing<H> {
                 return Err(Error::StillWritten(device.label()));
             }
         }
-        let remaining = self.remaining()?;
+        // A host that has once said that a chunk is dirty, and then that none is, has it left out by the bulk phase and by
+        // the dirty phase: each must have been sent or passed over.
+        let (total, transferred) = self.status.bytes();
+        let remaining = self.remaining()?.max(total - transferred);
         let none_on_its_way = self.in_flight == 0 && self.ready.is_empty();
         if remaining == 0 && none_on_its_way { Ok(()) } else { Err(Error::Unfinished(remaining)) }
     }
