@@ -163,7 +163,7 @@ struct QEMUFile {
     }
 };
 
-// ---- The tables. A lambda that captures nothing is a function for C; none of them may throw. A function that is not set
+// ---- The tables. A lambda that captures nothing is a function for C; none of them may throw. A function not set
 // is NULL: the header says which may be. (With C++20's designated initializers g++ -Wextra asks for all of them.) ----
 
 template <class Table> static Table table()
