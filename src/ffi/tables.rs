@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The C structs and callback types of the contract. Layout and names are frozen: new fields go to the end of a struct.
+//! The C structs and callback types of the contract. Layout and names are frozen: new fields go to the end of
+//! a struct.
 //!
 //! cbindgen makes `include/blkmig.h` of this file, so the comments here are the header's.
 
@@ -40,22 +41,23 @@ pub type BlkMigLoadPtr =
 
 /// The host's block layer.
 ///
-/// Sectors are 512 bytes. Every function is called on the thread that called into the module, and none while the module
-/// holds a lock. A device that the module has got from `iterate` or `find` is used until the end of the migration (of the
-/// load call for `find`), between `ref` and `unref` where the host has them.
+/// Sectors are 512 bytes. Every function is called on the thread that called into the module, and none while
+/// the module holds a lock. A device that the module has got from `iterate` or `find` is used until the end of
+/// the migration (of the load call for `find`), between `ref` and `unref` where the host has them.
 ///
 /// # Devices that change
 ///
-/// Between `ref` and `unref` the pointer must stay valid. What is behind it may go away all the same (unplugged, ejected): from
-/// then on the functions return -ENODEV or -ENOMEDIUM, and the migration or the load ends with an error that names the device.
-/// Without `ref`, a host must not let a device go while it is used.
+/// Between `ref` and `unref` the pointer must stay valid. What is behind it may go away all the same
+/// (unplugged, ejected): from then on the functions return -ENODEV or -ENOMEDIUM, and the migration or the load
+/// ends with an error that names the device. Without `ref`, a host must not let a device go while it is used.
 ///
-/// On the source the module looks at the length of each device in every step. A length that was ever seen to differ from that
-/// at setup ends the migration, also if it changes back. In the last stage, at its start and at its end, the module visits all
-/// devices again with `iterate`. A device that could be migrated then and was not there at setup (a drive that got a medium, a
-/// length or write access), one that is not visited any more, and another pointer under the name of a device end the
-/// migration: their data would be lost. So a host must give the same pointer as long as writes to the device are tracked, and
-/// another one once they are not, as when the guest was moved to another image. Changes that it can foresee it should refuse.
+/// On the source the module looks at the length of each device in every step. A length that was ever seen to
+/// differ from that at setup ends the migration, also if it changes back. In the last stage, at its start and
+/// at its end, the module visits all devices again with `iterate`. A device that could be migrated then and was
+/// not there at setup (a drive that got a medium, a length or write access), one that is not visited any more,
+/// and another pointer under the name of a device end the migration: their data would be lost. So a host must
+/// give the same pointer as long as writes to the device are tracked, and another one once they are not, as
+/// when the guest was moved to another image. Changes that it can foresee it should refuse.
 #[repr(C)]
 pub struct BlkMigBdrvOps {
     /// `sizeof(BlkMigBdrvOps)`, as the host was compiled. A field past it counts as NULL.
@@ -66,25 +68,29 @@ pub struct BlkMigBdrvOps {
     pub find: Option<unsafe extern "C" fn(device_name: *const c_char) -> *mut BlockDriverState>,
     /// The device's name, 1 to 255 bytes; must stay valid until the next call into the host.
     pub get_device_name: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> *const c_char>,
-    /// The length in bytes, a multiple of 512, or -errno. 0, -ENOMEDIUM, -ENODEV, -ENXIO and -ENOENT mean an empty device,
-    /// which a source skips at setup. Called for each device in every step of a migration, so it should be quick.
+    /// The length in bytes, a multiple of 512, or -errno. 0, -ENOMEDIUM, -ENODEV, -ENXIO and -ENOENT mean an
+    /// empty device, which a source skips at setup. Called for each device in every step of a migration, so it
+    /// should be quick.
     pub getlength: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> i64>,
     /// Nonzero if the device can't be written to. A source skips such a device, a destination refuses it.
     pub is_read_only: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> c_int>,
-    /// Whether the sectors at the start of the range are in the top image (nonzero) or in its backing file (0), and in
-    /// `*pnum` for how many of the `nb_sectors` that holds. An error or no progress counts as allocated.
+    /// Whether the sectors at the start of the range are in the top image (nonzero) or in its backing file
+    /// (0), and in `*pnum` for how many of the `nb_sectors` that holds. An error or no progress counts as
+    /// allocated.
     pub is_allocated: Option<
         unsafe extern "C" fn(bs: *mut BlockDriverState, sector: i64, nb_sectors: c_int, pnum: *mut c_int) -> c_int,
     >,
-    /// Reads synchronously; 0 or -errno. Part of the table for hosts' sake: this version reads with `aio_read` alone.
+    /// Reads synchronously; 0 or -errno. Part of the table for hosts' sake: this version reads with
+    /// `aio_read` alone.
     pub read:
         Option<unsafe extern "C" fn(bs: *mut BlockDriverState, sector: i64, buf: *mut u8, nb_sectors: c_int) -> c_int>,
     /// Writes synchronously; 0 or -errno.
     pub write: Option<
         unsafe extern "C" fn(bs: *mut BlockDriverState, sector: i64, buf: *const u8, nb_sectors: c_int) -> c_int,
     >,
-    /// Starts a read. Returns NULL if it could not start, and then never calls `cb`. Otherwise calls `cb` exactly once:
-    /// before it returns, or later, on any thread. `buf` stays valid until then and is aligned to 4096 bytes.
+    /// Starts a read. Returns NULL if it could not start, and then never calls `cb`. Otherwise calls `cb`
+    /// exactly once: before it returns, or later, on any thread. `buf` stays valid until then and is aligned
+    /// to 4096 bytes.
     pub aio_read: Option<
         unsafe extern "C" fn(
             bs: *mut BlockDriverState,
@@ -97,12 +103,13 @@ pub struct BlkMigBdrvOps {
     >,
     /// Returns when no request of this module is in flight: all their completions have been called.
     ///
-    /// In `blk_mig_save_cleanup`, and when a stage below 0 cancels, a host whose storage hangs may return early, so that its
-    /// user need not wait. The module then ends the migration at once: it ends tracking and calls `unref` with requests in
-    /// flight, and the host keeps what these need until they complete. Their memory stays valid until then.
+    /// In `blk_mig_save_cleanup`, and when a stage below 0 cancels, a host whose storage hangs may return
+    /// early, so that its user need not wait. The module then ends the migration at once: it ends tracking and
+    /// calls `unref` with requests in flight, and the host keeps what these need until they complete. Their
+    /// memory stays valid until then.
     pub aio_flush: Option<unsafe extern "C" fn()>,
-    /// Optional, with `unref`: the device stays until `unref`. 0 or -errno; -ENOMEDIUM, -ENODEV, -ENXIO and -ENOENT mean that
-    /// there is nothing behind the device, which a source then skips.
+    /// Optional, with `unref`: the device stays until `unref`. 0 or -errno; -ENOMEDIUM, -ENODEV, -ENXIO and
+    /// -ENOENT mean that there is nothing behind the device, which a source then skips.
     pub r#ref: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> c_int>,
     /// Optional, with `ref`: gives a reference back.
     pub unref: Option<unsafe extern "C" fn(bs: *mut BlockDriverState)>,
@@ -119,30 +126,32 @@ pub struct BlkMigBdrvOps {
     >,
     /// Optional: runs completions until at least one has been called. Called only with a request in flight.
     pub aio_wait: Option<unsafe extern "C" fn()>,
-    /// Optional: makes the sectors read as zeroes; may unmap. 0 or -errno; after -ENOTSUP the module writes zeroes itself.
+    /// Optional: makes the sectors read as zeroes; may unmap. 0 or -errno; after -ENOTSUP the module writes
+    /// zeroes itself.
     pub write_zeroes: Option<unsafe extern "C" fn(bs: *mut BlockDriverState, sector: i64, nb_sectors: c_int) -> c_int>,
-    /// Optional: 1 if the sectors at the start of the range are known to read as zeroes without reading them, and in `*pnum`
-    /// for how many of the `nb_sectors` the answer holds.
+    /// Optional: 1 if the sectors at the start of the range are known to read as zeroes without reading them,
+    /// and in `*pnum` for how many of the `nb_sectors` the answer holds.
     pub is_zero: Option<
         unsafe extern "C" fn(bs: *mut BlockDriverState, sector: i64, nb_sectors: c_int, pnum: *mut c_int) -> c_int,
     >,
-    /// Optional: bytes, or <= 0 if there is none. Zeroes that cover whole clusters are written with `write_zeroes`.
+    /// Optional: bytes, or <= 0 if there is none. Zeroes that cover whole clusters are written with
+    /// `write_zeroes`.
     pub cluster_size: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> c_int>,
     /// Optional, destination: called before the first write of a section to the device; 0 or -errno.
     pub activate: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> c_int>,
-    /// Optional, destination, since 1.1: returns when all that was written to the device is on stable storage, as far as the
-    /// host can see to that; 0 or -errno, which fails the load. Called for every device that was written to, before
-    /// `blk_mig_load` returns from the last section, when the guest stands still; so that little is left then, also at the end of
-    /// the bulk phase and after every 256 MiB of data.
+    /// Optional, destination, since 1.1: returns when all that was written to the device is on stable storage,
+    /// as far as the host can see to that; 0 or -errno, which fails the load. Called for every device that was
+    /// written to, before `blk_mig_load` returns from the last section, when the guest stands still; so that
+    /// little is left then, also at the end of the bulk phase and after every 256 MiB of data.
     pub flush: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> c_int>,
 }
 
 /// The host's dirty tracking, in chunks of 2048 sectors (1 MiB).
 ///
-/// A write of the guest that ends after `set_tracking(bs, 1)` or after `reset` of its sector must set the chunk's bit again when
-/// it ends or later, also if it began before. A bit that is set when a write begins is not enough: the module clears it, reads
-/// the old data, and never hears of the new. A host that sets bits only for writes that it saw begin has to wait in
-/// `set_tracking` for those in flight.
+/// A write of the guest that ends after `set_tracking(bs, 1)` or after `reset` of its sector must set the
+/// chunk's bit again when it ends or later, also if it began before. A bit that is set when a write begins is
+/// not enough: the module clears it, reads the old data, and never hears of the new. A host that sets bits only
+/// for writes that it saw begin has to wait in `set_tracking` for those in flight.
 #[repr(C)]
 pub struct BlkMigDirtyOps {
     /// `sizeof(BlkMigDirtyOps)`, as the host was compiled.
@@ -186,7 +195,8 @@ pub struct BlkMigFileOps {
     pub set_error: Option<unsafe extern "C" fn(f: *mut QEMUFile, ret: c_int)>,
     /// Optional: sends what is buffered.
     pub flush: Option<unsafe extern "C" fn(f: *mut QEMUFile)>,
-    /// Optional: like `put_buffer`, but keeps `buf` until it calls `release(opaque)`, from any thread, exactly once.
+    /// Optional: like `put_buffer`, but keeps `buf` until it calls `release(opaque)`, from any thread,
+    /// exactly once.
     pub put_buffer_nocopy: Option<
         unsafe extern "C" fn(
             f: *mut QEMUFile,
@@ -241,7 +251,8 @@ pub struct BlkMigSystemOps {
 /// The version of this contract, for `BlkMigHost.abi_version`.
 pub const BLK_MIG_ABI_VERSION: u32 = 1;
 
-/// For `BlkMigHost.flags`: completions arrive on another thread than save/load, so the module may block for one.
+/// For `BlkMigHost.flags`: completions arrive on another thread than save/load, so the module may block for
+/// one.
 pub const BLK_MIG_HOST_THREADED: u32 = 1;
 
 /// A host: the tables, for `blk_mig_set_host`.
@@ -265,23 +276,27 @@ pub struct BlkMigHost {
     pub system: *const BlkMigSystemOps,
 }
 
-/// Settings of the module; 0 in a field means its default. The numbers may be as large as 1048576 (1 TiB of buffers, and no
-/// more reads or writes than those): what is larger can only be a mistake, such as a -1, and is refused.
+/// Settings of the module; 0 in a field means its default. The numbers may be as large as 1048576 (1 TiB of
+/// buffers, and no more reads or writes than those): what is larger can only be a mistake, such as a -1, and is
+/// refused.
 #[repr(C)]
 pub struct BlkMigOptions {
     /// `sizeof(BlkMigOptions)`, as the host was compiled. A field past it counts as 0.
     pub struct_size: usize,
-    /// Chunks (of 1 MiB) held in memory at most, on either side; default 64, at most 1048576. Those of reads that a cancelled
-    /// migration did not wait for, as storage hung, come on top until the reads complete.
+    /// Chunks (of 1 MiB) held in memory at most, on either side; default 64, at most 1048576. Those of reads
+    /// that a cancelled migration did not wait for, as storage hung, come on top until the reads complete.
     pub max_buffers: u32,
-    /// Reads in flight at most; default 16, at most 1048576. Each has a buffer, so `max_buffers` bounds them, too.
+    /// Reads in flight at most; default 16, at most 1048576. Each has a buffer, so `max_buffers` bounds them,
+    /// too.
     pub max_reads: u32,
     /// Destination writes in flight at most; default 16, at most 1048576.
     pub max_writes: u32,
-    /// 0 or 1. 1: send an all-zero chunk as a zero record (flag 0x08). Off by default: a 2011 destination can't read it.
+    /// 0 or 1. 1: send an all-zero chunk as a zero record (flag 0x08). Off by default: a 2011 destination can't
+    /// read it.
     pub zero_blocks: u32,
-    /// 0 or 1. Destination, since 1.1. Data past the end of a device, in its last chunk, which is not zero: 0: an error, since
-    /// the source's device is longer; 1: dropped with a warning, as sources from 2011 to QEMU 9.0 leave garbage there.
+    /// 0 or 1. Destination, since 1.1. Data past the end of a device, in its last chunk, which is not zero: 0:
+    /// an error, since the source's device is longer; 1: dropped with a warning, as sources from 2011 to QEMU
+    /// 9.0 leave garbage there.
     pub accept_tail_garbage: u32,
 }
 
@@ -292,7 +307,8 @@ pub struct BlkMigStats {
     pub struct_size: usize,
     /// Bytes of all the devices that are migrated.
     pub bytes_total: u64,
-    /// Bytes that have been sent once, or need not be; never falls. `bytes_transferred + bytes_remaining == bytes_total`.
+    /// Bytes that have been sent once, or need not be; never falls.
+    /// `bytes_transferred + bytes_remaining == bytes_total`.
     pub bytes_transferred: u64,
     /// Bytes that have not been sent even once.
     pub bytes_remaining: u64,
