@@ -26,14 +26,14 @@
 typedef struct BlockDriverState BlockDriverState;
 /* A byte stream of the host: one direction. */
 typedef struct QEMUFile QEMUFile;
-/* Where the host's user reads; may be NULL. */
+/* Where the host's user reads messages; may be NULL. */
 typedef struct Monitor Monitor;
 
-/* A request has ended; ret: 0 or -errno. Any thread. */
+/* Called when a request has ended; ret is 0 or -errno. Any thread. */
 typedef void BlkMigCompletion(void *opaque, int ret);
-/* Takes a device that BlkMigBdrvOps.iterate visits. */
+/* Called with each device that BlkMigBdrvOps.iterate visits. */
 typedef void BlkMigDeviceVisitor(void *opaque, BlockDriverState *bs);
-/* The host has done with a buffer that it got through put_buffer_nocopy. Any thread. */
+/* Called when the host no longer needs a buffer that it got through put_buffer_nocopy. Any thread. */
 typedef void BlkMigRelease(void *opaque);
 typedef void BlkMigSetParams(int blk_enable, int shared_base, void *opaque);
 typedef int BlkMigSaveLive(Monitor *mon, QEMUFile *f, int stage, void *opaque);
@@ -50,70 +50,72 @@ typedef int BlkMigLoad(QEMUFile *f, void *opaque, int version_id);
 /**
  * The host's block layer.
  *
- * Sectors are 512 bytes. Every function is called on the thread that called into the module, and none while
- * the module holds a lock. A device that the module has got from `iterate` or `find` is used until the end of
- * the migration (of the load call for `find`), between `ref` and `unref` where the host has them.
+ * Sectors are 512 bytes. Every function is called on the thread that called into the module, and never
+ * while the module holds a lock. The module uses a device that it got from `iterate` until the migration
+ * ends, and one that it got from `find` until the load call returns; where the host has `ref` and `unref`,
+ * it calls them first and last.
  *
- * # Devices that change
+ * The pointer to a device must stay valid between `ref` and `unref`. What is behind it may go away
+ * nevertheless (unplugged, ejected): from then on the functions return -ENODEV or -ENOMEDIUM, and the
+ * migration or the load ends with an error that names the device. A host without `ref` must keep each
+ * device as long as the module uses it.
  *
- * Between `ref` and `unref` the pointer must stay valid. What is behind it may go away all the same
- * (unplugged, ejected): from then on the functions return -ENODEV or -ENOMEDIUM, and the migration or the load
- * ends with an error that names the device. Without `ref`, a host must not let a device go while it is used.
- *
- * On the source the module looks at the length of each device in every step. A length that was ever seen to
- * differ from that at setup ends the migration, also if it changes back. In the last stage, at its start and
- * at its end, the module visits all devices again with `iterate`. A device that could be migrated then and was
- * not there at setup (a drive that got a medium, a length or write access), one that is not visited any more,
- * and another pointer under the name of a device end the migration: their data would be lost. So a host must
- * give the same pointer as long as writes to the device are tracked, and another one once they are not, as
- * when the guest was moved to another image. Changes that it can foresee it should refuse.
+ * The source compares the length of each device in every step with its length at setup. If they ever
+ * differ, the migration ends with an error, even if the length changes back later. At the start and at the
+ * end of the last stage the source visits all devices again with `iterate`. The migration fails if a
+ * device could be migrated now that could not at setup (a drive that got a medium, a length or write
+ * access), if a device is missing, or if there is another pointer for the name of a device: their data
+ * would be lost. So a host must give the same pointer as long as it tracks the writes to the device for
+ * the module, and another one when it no longer does, for example when the guest was moved to another
+ * image. A host should refuse such changes during a migration where it can.
  */
 typedef struct BlkMigBdrvOps {
   /**
-   * `sizeof(BlkMigBdrvOps)`, as the host was compiled. A field past it counts as NULL.
+   * `sizeof(BlkMigBdrvOps)` as the host was compiled. A field past it counts as NULL.
    */
   size_t struct_size;
   /**
-   * Visits every device once, in the host's order: calls `it(opaque, bs)` before it returns.
+   * Visits every device once, in the host's order: calls `it(opaque, bs)` for each before it returns.
    */
   void (*iterate)(BlkMigDeviceVisitor * it, void *opaque);
   /**
-   * The device of that name, or NULL if there is no such device.
+   * Returns the device of that name, or NULL if there is none.
    */
   BlockDriverState *(*find)(const char *device_name);
   /**
-   * The device's name, 1 to 255 bytes; must stay valid until the next call into the host.
+   * Returns the device's name, 1 to 255 bytes. It must stay valid until the next call into the host.
    */
   const char *(*get_device_name)(BlockDriverState *bs);
   /**
-   * The length in bytes, a multiple of 512, or -errno. 0, -ENOMEDIUM, -ENODEV, -ENXIO and -ENOENT mean an
-   * empty device, which a source skips at setup. Called for each device in every step of a migration, so it
-   * should be quick.
+   * Returns the length in bytes, a multiple of 512, or -errno. 0, -ENOMEDIUM, -ENODEV, -ENXIO and
+   * -ENOENT mean an empty device, which a source skips at setup. It is called for each device in every
+   * step of a migration, so it should be quick.
    */
   int64_t (*getlength)(BlockDriverState *bs);
   /**
-   * Nonzero if the device can't be written to. A source skips such a device, a destination refuses it.
+   * Returns nonzero if the device can't be written to. A source skips such a device, and a destination
+   * refuses it.
    */
   int (*is_read_only)(BlockDriverState *bs);
   /**
-   * Whether the sectors at the start of the range are in the top image (nonzero) or in its backing file
-   * (0), and in `*pnum` for how many of the `nb_sectors` that holds. An error or no progress counts as
-   * allocated.
+   * Returns nonzero if the sectors at the start of the range are in the top image, 0 if they are in its
+   * backing file, and sets `*pnum` to the number of sectors, of the `nb_sectors`, for which that is
+   * true. An error, or a `*pnum` of 0 or less, counts as allocated.
    */
   int (*is_allocated)(BlockDriverState *bs, int64_t sector, int nb_sectors, int *pnum);
   /**
-   * Reads synchronously; 0 or -errno. Part of the table for hosts' sake: this version reads with
+   * Reads and returns 0 or -errno when that is done. Required, although this version reads with
    * `aio_read` alone.
    */
   int (*read)(BlockDriverState *bs, int64_t sector, uint8_t *buf, int nb_sectors);
   /**
-   * Writes synchronously; 0 or -errno.
+   * Writes and returns 0 or -errno when that is done.
    */
   int (*write)(BlockDriverState *bs, int64_t sector, const uint8_t *buf, int nb_sectors);
   /**
-   * Starts a read. Returns NULL if it could not start, and then never calls `cb`. Otherwise calls `cb`
-   * exactly once: before it returns, or later, on any thread. `buf` stays valid until then and is aligned
-   * to 4096 bytes.
+   * Starts a read. Returns NULL if it could not be started, and must never call `cb` then. Otherwise
+   * calls `cb` exactly once: before it returns or later, on any thread. `buf` stays valid until then and
+   * is aligned to 4096 bytes.
    */
   void *(*aio_read)(BlockDriverState *bs,
                     int64_t sector,
@@ -122,17 +124,18 @@ typedef struct BlkMigBdrvOps {
                     BlkMigCompletion * cb,
                     void *opaque);
   /**
-   * Returns when no request of this module is in flight: all their completions have been called.
+   * Returns when no request of this module is in flight: the completions of all of them have been
+   * called.
    *
-   * In `blk_mig_save_cleanup`, and when a stage below 0 cancels, a host whose storage hangs may return
-   * early, so that its user need not wait. The module then ends the migration at once: it ends tracking and
-   * calls `unref` with requests in flight, and the host keeps what these need until they complete. Their
-   * memory stays valid until then.
+   * During `blk_mig_save_cleanup`, and when a stage below 0 cancels, a host whose storage hangs may
+   * return early, so that its user need not wait. The module then ends the migration at once: it ends
+   * tracking and calls `unref` with requests in flight, and the host keeps what they need until they
+   * complete. Their memory stays valid until then.
    */
   void (*aio_flush)(void);
   /**
-   * Optional, with `unref`: the device stays until `unref`. 0 or -errno; -ENOMEDIUM, -ENODEV, -ENXIO and
-   * -ENOENT mean that there is nothing behind the device, which a source then skips.
+   * Optional, with `unref`: keeps the device until `unref`. Returns 0 or -errno; -ENOMEDIUM, -ENODEV,
+   * -ENXIO and -ENOENT mean that there is nothing behind the device, which a source then skips.
    */
   int (*ref)(BlockDriverState *bs);
   /**
@@ -149,33 +152,37 @@ typedef struct BlkMigBdrvOps {
                      BlkMigCompletion * cb,
                      void *opaque);
   /**
-   * Optional: runs completions until at least one has been called. Called only with a request in flight.
+   * Optional: returns when at least one completion has been called. It is called only with a request in
+   * flight.
    */
   void (*aio_wait)(void);
   /**
-   * Optional: makes the sectors read as zeroes; may unmap. 0 or -errno; after -ENOTSUP the module writes
-   * zeroes itself.
+   * Optional: makes the sectors read as zeroes; may unmap them. Returns 0 or -errno; after -ENOTSUP the
+   * module writes zeroes itself.
    */
   int (*write_zeroes)(BlockDriverState *bs, int64_t sector, int nb_sectors);
   /**
-   * Optional: 1 if the sectors at the start of the range are known to read as zeroes without reading them,
-   * and in `*pnum` for how many of the `nb_sectors` the answer holds.
+   * Optional: returns 1 if it is known, without reading, that the sectors at the start of the range read
+   * as zeroes, and sets `*pnum` to the number of sectors, of the `nb_sectors`, for which the answer is
+   * true.
    */
   int (*is_zero)(BlockDriverState *bs, int64_t sector, int nb_sectors, int *pnum);
   /**
-   * Optional: bytes, or <= 0 if there is none. Zeroes that cover whole clusters are written with
-   * `write_zeroes`.
+   * Optional: returns the cluster size of the image in bytes, or 0 or less if it has none. Zeroes that
+   * cover whole clusters are written with `write_zeroes`.
    */
   int (*cluster_size)(BlockDriverState *bs);
   /**
-   * Optional, destination: called before the first write of a section to the device; 0 or -errno.
+   * Optional, destination: called before the first write of a section to the device. Returns 0 or
+   * -errno.
    */
   int (*activate)(BlockDriverState *bs);
   /**
-   * Optional, destination, since 1.1: returns when all that was written to the device is on stable storage,
-   * as far as the host can see to that; 0 or -errno, which fails the load. Called for every device that was
-   * written to, before `blk_mig_load` returns from the last section, when the guest stands still; so that
-   * little is left then, also at the end of the bulk phase and after every 256 MiB of data.
+   * Optional, destination, since 1.1: returns when everything that was written to the device is on
+   * stable storage, as far as the host can ensure that. Returns 0 or -errno, which fails the load. It is
+   * called for every device that was written to before `blk_mig_load` returns from the last section,
+   * while the guest stands still. So that little is left then, it is also called at the end of the bulk
+   * phase and after every 256 MiB of data.
    */
   int (*flush)(BlockDriverState *bs);
 } BlkMigBdrvOps;
@@ -183,22 +190,23 @@ typedef struct BlkMigBdrvOps {
 /**
  * The host's dirty tracking, in chunks of 2048 sectors (1 MiB).
  *
- * A write of the guest that ends after `set_tracking(bs, 1)` or after `reset` of its sector must set the
- * chunk's bit again when it ends or later, also if it began before. A bit that is set when a write begins is
- * not enough: the module clears it, reads the old data, and never hears of the new. A host that sets bits only
- * for writes that it saw begin has to wait in `set_tracking` for those in flight.
+ * When a write of the guest ends after `set_tracking(bs, 1)`, or after `reset` of its sector, the chunk's
+ * bit must be set at that time or later, even if the write began earlier. It is not enough to set the bit
+ * when a write begins: the module would clear it, read the old data, and never learn of the new. A host
+ * that sets bits only for writes that it saw begin must wait in `set_tracking` for the writes that are in
+ * flight.
  */
 typedef struct BlkMigDirtyOps {
   /**
-   * `sizeof(BlkMigDirtyOps)`, as the host was compiled.
+   * `sizeof(BlkMigDirtyOps)` as the host was compiled.
    */
   size_t struct_size;
   /**
-   * Starts (1) with nothing dirty, or ends (0) tracking of the guest's writes; 0 or -errno.
+   * Starts (1), with nothing dirty, or ends (0) the tracking of the guest's writes. Returns 0 or -errno.
    */
   int (*set_tracking)(BlockDriverState *bs, int enable);
   /**
-   * Nonzero if the chunk that holds `sector` is dirty.
+   * Returns nonzero if the chunk that holds `sector` is dirty.
    */
   int (*get)(BlockDriverState *bs, int64_t sector);
   /**
@@ -206,11 +214,12 @@ typedef struct BlkMigDirtyOps {
    */
   void (*reset)(BlockDriverState *bs, int64_t sector, int nb_sectors);
   /**
-   * How many chunks are dirty, or -errno.
+   * Returns the number of dirty chunks, or -errno.
    */
   int64_t (*get_count)(BlockDriverState *bs);
   /**
-   * Optional: the first dirty sector at or after `sector`, or -1. Any sector of the dirty chunk will do.
+   * Optional: returns the first dirty sector at or after `sector`, or -1. Any sector of the dirty chunk
+   * will do.
    */
   int64_t (*next)(BlockDriverState *bs, int64_t sector);
 } BlkMigDirtyOps;
@@ -220,7 +229,7 @@ typedef struct BlkMigDirtyOps {
  */
 typedef struct BlkMigFileOps {
   /**
-   * `sizeof(BlkMigFileOps)`, as the host was compiled.
+   * `sizeof(BlkMigFileOps)` as the host was compiled.
    */
   size_t struct_size;
   /**
@@ -236,7 +245,8 @@ typedef struct BlkMigFileOps {
    */
   void (*put_be64)(QEMUFile *f, uint64_t v);
   /**
-   * Takes `size` bytes from the stream; returns the bytes got: fewer than `size` at the end of the stream.
+   * Takes `size` bytes from the stream. Returns the number of bytes taken: fewer than `size` only at the
+   * end of the stream.
    */
   int (*get_buffer)(QEMUFile *f, uint8_t *buf, int size);
   /**
@@ -248,15 +258,15 @@ typedef struct BlkMigFileOps {
    */
   uint64_t (*get_be64)(QEMUFile *f);
   /**
-   * Nonzero: send no more in this step.
+   * Returns nonzero if no more should be sent in this step.
    */
   int (*rate_limit)(QEMUFile *f);
   /**
-   * Bytes a step; <= 0: none.
+   * Returns the number of bytes that a step may send; 0 or less means no limit.
    */
   int64_t (*get_rate_limit)(QEMUFile *f);
   /**
-   * 0, or nonzero if the stream has failed (a -errno where the host has one).
+   * Returns 0, or nonzero if the stream has failed: -errno where the host knows it.
    */
   int (*has_error)(QEMUFile *f);
   /**
@@ -268,22 +278,22 @@ typedef struct BlkMigFileOps {
    */
   void (*flush)(QEMUFile *f);
   /**
-   * Optional: like `put_buffer`, but keeps `buf` until it calls `release(opaque)`, from any thread,
-   * exactly once.
+   * Optional: like `put_buffer`, but keeps `buf` until it calls `release(opaque)`, exactly once, from
+   * any thread.
    */
   void (*put_buffer_nocopy)(QEMUFile *f, const uint8_t *buf, int size, BlkMigRelease * release, void *opaque);
 } BlkMigFileOps;
 
 /**
- * Where the host's user reads. The whole table is optional.
+ * Where the host's user reads messages. The whole table is optional.
  */
 typedef struct BlkMigMonitorOps {
   /**
-   * `sizeof(BlkMigMonitorOps)`, as the host was compiled.
+   * `sizeof(BlkMigMonitorOps)` as the host was compiled.
    */
   size_t struct_size;
   /**
-   * Prints as printf does.
+   * Prints, with the arguments of printf.
    */
   void (*printf)(Monitor *mon, const char *fmt, ...);
   /**
@@ -297,11 +307,11 @@ typedef struct BlkMigMonitorOps {
  */
 typedef struct BlkMigSystemOps {
   /**
-   * `sizeof(BlkMigSystemOps)`, as the host was compiled.
+   * `sizeof(BlkMigSystemOps)` as the host was compiled.
    */
   size_t struct_size;
   /**
-   * Registers a savevm section; < 0 if that failed. `save_state` is NULL.
+   * Registers a savevm section. Returns a value below 0 if that failed. `save_state` is NULL.
    */
   int (*register_savevm_live)(void *dev,
                               const char *idstr,
@@ -313,19 +323,22 @@ typedef struct BlkMigSystemOps {
                               BlkMigLoad * load,
                               void *opaque);
   /**
-   * Nanoseconds of a monotonic clock. Called from wherever a read completes, too: any thread.
+   * Returns the time of a monotonic clock in nanoseconds. It is also called wherever a read completes:
+   * on any thread.
    */
   int64_t (*clock_ns)(void);
   /**
-   * How long the guest may stand still at the end, in nanoseconds.
+   * Returns how long the guest may stand still at the end, in nanoseconds.
    */
   uint64_t (*max_downtime_ns)(void);
   /**
-   * Optional: shows an error to the host's user, as printf does; the text has no newline at its end.
+   * Optional: shows an error to the host's user, with the arguments of printf. The text has no newline
+   * at its end.
    */
   void (*error_report)(const char *fmt, ...);
   /**
-   * Optional: takes a message of the module; level 1 error, 2 warning, 3 info, 4 debug, 5 trace.
+   * Optional: takes a message of the module. `level` is 1 for errors, 2 warnings, 3 information, 4
+   * debugging, 5 tracing.
    */
   void (*log)(int level, const char *message);
 } BlkMigSystemOps;
@@ -335,7 +348,7 @@ typedef struct BlkMigSystemOps {
  */
 typedef struct BlkMigHost {
   /**
-   * `sizeof(BlkMigHost)`, as the host was compiled.
+   * `sizeof(BlkMigHost)` as the host was compiled.
    */
   size_t struct_size;
   /**
@@ -363,29 +376,29 @@ typedef struct BlkMigHost {
    */
   const struct BlkMigMonitorOps *monitor;
   /**
-   * The rest.
+   * Everything else.
    */
   const struct BlkMigSystemOps *system;
 } BlkMigHost;
 
 /**
- * Settings of the module; 0 in a field means its default. The numbers may be as large as 1048576 (1 TiB of
- * buffers, and no more reads or writes than those): what is larger can only be a mistake, such as a -1, and is
- * refused.
+ * Options of the module. 0 in a field means its default. A number is at most 1048576 (1 TiB of buffers,
+ * and reads or writes that each have one): a larger one can only be a mistake, such as -1, and is refused.
  */
 typedef struct BlkMigOptions {
   /**
-   * `sizeof(BlkMigOptions)`, as the host was compiled. A field past it counts as 0.
+   * `sizeof(BlkMigOptions)` as the host was compiled. A field past it counts as 0.
    */
   size_t struct_size;
   /**
-   * Chunks (of 1 MiB) held in memory at most, on either side; default 64, at most 1048576. Those of reads
-   * that a cancelled migration did not wait for, as storage hung, come on top until the reads complete.
+   * Chunks (of 1 MiB) held in memory at most, on either side; default 64, at most 1048576. When a
+   * migration is canceled while storage hangs, the buffers of its reads are not counted and stay until
+   * these complete.
    */
   uint32_t max_buffers;
   /**
-   * Reads in flight at most; default 16, at most 1048576. Each has a buffer, so `max_buffers` bounds them,
-   * too.
+   * Reads in flight at most; default 16, at most 1048576. Each has a buffer, so `max_buffers` is a
+   * bound, too.
    */
   uint32_t max_reads;
   /**
@@ -393,20 +406,20 @@ typedef struct BlkMigOptions {
    */
   uint32_t max_writes;
   /**
-   * 0 or 1. 1: send an all-zero chunk as a zero record (flag 0x08). Off by default: a 2011 destination can't
-   * read it.
+   * 0 or 1. With 1, a chunk that is all zeroes is sent as a zero record (flag 0x08). Off by default,
+   * since a destination of 2011 can't read those.
    */
   uint32_t zero_blocks;
   /**
-   * 0 or 1. Destination, since 1.1. Data past the end of a device, in its last chunk, which is not zero: 0:
-   * an error, since the source's device is longer; 1: dropped with a warning, as sources from 2011 to QEMU
-   * 9.0 leave garbage there.
+   * 0 or 1. Destination only, since 1.1. What to do with data that is not zero past the end of a device,
+   * in its last chunk: with 0 it is an error, since the source's device is longer; with 1 it is dropped
+   * with a warning, as sources from 2011 to QEMU 9.0 leave garbage there.
    */
   uint32_t accept_tail_garbage;
 } BlkMigOptions;
 
 /**
- * What `blk_mig_get_stats` fills: the migration that runs, or else the last one.
+ * What `blk_mig_get_stats` fills in: the numbers of the migration that runs, or else of the last one.
  */
 typedef struct BlkMigStats {
   /**
@@ -418,7 +431,7 @@ typedef struct BlkMigStats {
    */
   uint64_t bytes_total;
   /**
-   * Bytes that have been sent once, or need not be; never falls.
+   * Bytes that have been sent once or need not be sent. It never falls.
    * `bytes_transferred + bytes_remaining == bytes_total`.
    */
   uint64_t bytes_transferred;
@@ -431,7 +444,7 @@ typedef struct BlkMigStats {
    */
   uint64_t chunks_sent;
   /**
-   * Of these, chunks that the bulk phase had done with already: the guest wrote to them again.
+   * Of these, chunks that were sent again, since the guest had written to them.
    */
   uint64_t chunks_resent;
   /**
@@ -455,7 +468,7 @@ typedef struct BlkMigStats {
    */
   uint32_t buffers_in_use;
   /**
-   * The most that were in use at once.
+   * The largest number that was in use at once.
    */
   uint32_t buffers_peak;
   /**
@@ -481,27 +494,26 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * Takes the host's tables, which are copied and may be freed afterwards. Call it before anything else.
+ * Sets the host: copies its tables, which may be freed afterwards. Call it before any other function.
  *
- * Returns 0; -EINVAL if a table or a required function is missing or wrong (`blk_mig_last_error` names it),
- * and then a host that was set before stays; -EBUSY while a migration runs.
+ * Returns 0; -EINVAL if a table or a required function is missing or wrong (`blk_mig_last_error` names
+ * it); -EBUSY while a migration runs. After an error, the host that was set before stays.
  *
- * # Safety
- * `host` is NULL or points to a `BlkMigHost`; so do its pointers to tables. Each has as many bytes as its
- * `struct_size` says.
+ * `host` is NULL, which is an error, or points to a `BlkMigHost`, which points to its tables. Each struct
+ * must have as many bytes as its `struct_size` says.
  */
 int blk_mig_set_host(const struct BlkMigHost *host);
 
 /**
  * Registers the section "block" (instance 0, version 1) with the host's `register_savevm_live`.
  *
- * Without a host it registers nothing and leaves an error for `blk_mig_last_error`. Calling it twice is
- * harmless.
+ * If no host has been set, it registers nothing and leaves an error for `blk_mig_last_error`. Calling it
+ * twice is harmless.
  */
 void blk_mig_init(void);
 
 /**
- * Returns 1 while devices are being migrated from here, else 0. Any thread.
+ * Returns 1 while this side sends devices, else 0. Any thread.
  */
 int blk_mig_active(void);
 
@@ -511,153 +523,158 @@ int blk_mig_active(void);
 int blk_mig_bulk_active(void);
 
 /**
- * Returns the bytes that have been sent once, or need not be; 0 when no migration is active. Any thread.
+ * Returns the number of bytes that have been sent once or need not be sent; 0 when no migration is active.
+ * Any thread.
  */
 uint64_t blk_mig_bytes_transferred(void);
 
 /**
- * Returns the bytes that have not been sent even once; 0 when no migration is active. Any thread.
+ * Returns the number of bytes that have not been sent even once; 0 when no migration is active. Any
+ * thread.
  */
 uint64_t blk_mig_bytes_remaining(void);
 
 /**
- * Returns the bytes of all devices that are migrated; 0 when no migration is active. Any thread.
+ * Returns the number of bytes of all devices that are migrated; 0 when no migration is active. Any thread.
  */
 uint64_t blk_mig_bytes_total(void);
 
 /**
- * Says whether the next migration includes disks (`blk_enable`: 0 or 1), and whether the destination has their
- * backing files already (`shared_base`: 0 or 1; 1 includes disks). Takes effect at the next setup. `opaque` is
- * not used.
+ * Says whether the next migration includes disks (`blk_enable`: 0 or 1), and whether the destination
+ * already has their backing files (`shared_base`: 0 or 1; 1 also includes disks). It takes effect at the
+ * next setup. `opaque` is not used.
  *
- * Until it is called for the first time, `save_live` migrates no disks, as the original, while `save_setup`
- * does. A migration that has failed stays failed, whatever is set, until cleanup or another setup.
+ * Until the first call, `blk_mig_save_live` migrates no disks, as in the original, while
+ * `blk_mig_save_setup` does. A migration that has failed stays failed until cleanup or the next setup,
+ * whatever is set.
  */
 void blk_mig_set_params(int blk_enable, int shared_base, void *opaque);
 
 /**
  * The original's callback: a migration in stages, each of which writes one section.
  *
- * `stage` 1 sets up, 2 sends what the rate limit allows and is repeated until it returns 1, 3 sends all the
- * rest with the guest stopped and ends the migration; below 0 cancels, also when nothing runs. `mon` may be
- * NULL. `opaque` is not used. Stage 1 first cleans up what an earlier migration has left, since hosts of the
- * original's time refuse a second one themselves, and not all of them cancel one whose stream has broken.
+ * Stage 1 sets the migration up. Stage 2 sends what the rate limit allows and is repeated until it returns
+ * 1. Stage 3 sends all the rest, with the guest stopped, and ends the migration. A stage below 0 cancels;
+ * it is harmless when nothing runs. Stage 1 first cleans up what an earlier migration has left: hosts of
+ * the original's time prevent a second migration themselves, and not all of them cancel one whose stream
+ * has failed. `mon` may be NULL. `opaque` is not used.
  *
- * Returns 1 if the stage is done. In stage 2 that means: the rest can be sent within the host's downtime
- * limit, and it takes no more than about 10 ms or does not shrink any more. If no disks are migrated, each of
- * the stages 1 to 3 writes an empty section and returns 1. Else 0, also after an error, which is the stream's
- * then (`set_error`): hosts of that time would take any other value for success. An unknown stage, and 2 or 3
- * without 1 before, is such an error, -EINVAL. Only if `f` is NULL or there is no host, and so no stream that
- * could take the error, it returns -EINVAL.
+ * Returns 1 if the stage is done. For stage 2 this means that the rest can be sent within the host's
+ * downtime limit, and that it takes no more than about 10 ms or has stopped shrinking. If no disks are
+ * migrated, each of the stages 1 to 3 writes an empty section and returns 1. In all other cases it returns
+ * 0, also after an error, which it sets on the stream with `BlkMigFileOps.set_error`: hosts of that time
+ * would take any other value for success. An unknown stage, and stage 2 or 3 without stage 1 before it, is
+ * such an error, -EINVAL. It returns -EINVAL itself only if `f` is NULL or no host has been set, since no
+ * stream can take the error then.
  */
 int blk_mig_save_live(Monitor *mon, QEMUFile *f, int stage, void *opaque);
 
 /**
- * Reads one section and writes what it holds to the devices; all writes are done when it returns, and flushed
- * if the section says 100 %, as the last one does. `opaque` is not used.
+ * Reads one section and writes what it holds to the devices. When it returns, all writes are done, and
+ * they are flushed if the section says 100 %, as the last one does. `opaque` is not used.
  *
- * Returns 0, or -errno: -EINVAL for what breaks the format, names an unknown device or a sector past its end,
- * or holds data past the end of a device (see `accept_tail_garbage`), -EIO or the stream's own error if it
- * ends too soon, -EROFS for a read-only device, or what the block layer says. Of the record that is wrong
- * nothing has been written.
+ * Returns 0 or -errno: -EINVAL for a section that breaks the format, names an unknown device or a sector
+ * past the end of one, or holds data past the end of a device (see `accept_tail_garbage`); -EIO or the
+ * stream's own error if the section ends too soon; -EROFS for a read-only device; or the block layer's
+ * error. Nothing of a record that is wrong is written.
  */
 int blk_mig_load(QEMUFile *f, void *opaque, int version_id);
 
 /**
- * Sets a migration up: takes references to the devices, starts dirty tracking and writes the first section.
+ * Sets a migration up: takes references to the devices, starts dirty tracking and writes the first
+ * section. `opaque` is not used.
  *
- * Returns 0, or -errno: -EBUSY if a migration runs, which goes on unharmed; -EINVAL or what the host said,
- * with the device's name in `blk_mig_last_error`, and then nothing is left behind. `opaque` is not used.
+ * Returns 0 or -errno: -EBUSY if a migration runs, which is not disturbed; -EINVAL or the host's error,
+ * with the device's name in `blk_mig_last_error`, and then everything is undone.
  */
 int blk_mig_save_setup(QEMUFile *f, void *opaque);
 
 /**
- * One step: writes a section with what the rate limit allows, `max_buffers` chunks at most, and keeps reads
- * going for the next. On a threaded host it blocks for 100 ms at most while all reads are in flight. `opaque`
- * is not used.
+ * One step: writes a section with what the rate limit allows, at most `max_buffers` chunks, and starts
+ * reads for the next step. On a threaded host it waits at most 100 ms while all reads are in flight.
+ * `opaque` is not used.
  *
- * Returns above 0 if something was sent, 0 if there was nothing to send now, or -errno; the migration is over
- * then, all is given back to the host, and the stream has the error too.
+ * Returns a value above 0 if a chunk was sent, 0 if there was nothing to send now, or -errno. After an
+ * error the migration is over: everything has been given back to the host, and the error is set on the
+ * stream, too.
  */
 int blk_mig_save_iterate(QEMUFile *f, void *opaque);
 
 /**
- * The last stage, with the guest stopped: sends all that the destination still lacks, whatever the rate limit,
- * and the last section's end. The migration is over afterwards and all is given back to the host. `opaque` is
- * not used.
+ * The last stage, with the guest stopped: sends everything that the destination still lacks, whatever the
+ * rate limit, and ends the last section. Afterwards the migration is over, and everything has been given
+ * back to the host. `opaque` is not used.
  *
- * Returns 0, and only if the destination lacks nothing, or -errno as `blk_mig_save_iterate`; -EBUSY if the
- * guest still writes; -EINVAL on another stream than that of setup, and then the migration goes on.
+ * Returns 0 only if the destination lacks nothing. Otherwise it returns -errno as `blk_mig_save_iterate`
+ * does; -EBUSY if the guest still writes; -EINVAL if the stream is not the one of setup, and then the
+ * migration goes on.
  */
 int blk_mig_save_complete(QEMUFile *f, void *opaque);
 
 /**
- * Returns every byte that the destination still lacks: not read yet, in flight, waiting to be sent, or dirty.
- * 0 when no migration runs; all bytes of the devices when it is called from within another call. Called by the
- * migration's thread; asks the host's dirty tracking. `opaque` is not used.
+ * Returns the number of bytes that the destination still lacks: not read yet, in flight, waiting to be
+ * sent, or dirty. Returns 0 when no migration runs, and the length of all devices when it is called from
+ * within another call. It asks the host's dirty tracking, so it belongs to the migration's thread.
+ * `opaque` is not used.
  *
- * A host that stops the guest as soon as this fits its downtime limit stops it for what could still be sent
- * while it runs: see `blk_mig_save_pending_switchover`.
+ * A host that stops the guest as soon as this number fits its downtime limit stops it earlier than
+ * necessary, for data that could still be sent while the guest runs: see
+ * `blk_mig_save_pending_switchover`.
  */
 uint64_t blk_mig_save_pending(void *opaque);
 
 /**
- * The same for a host that stops the guest as soon as the pending bytes are no more than a `threshold` of its
- * own, the bytes that fit its downtime limit. Returns more than `threshold` (which must be below `UINT64_MAX`)
- * as long as the guest should run on: until every chunk was sent once, after that until what is left takes no
- * more than about 10 ms or does not shrink any more, and while no read in flight has completed for 100 ms.
- * Then it returns what `blk_mig_save_pending` does, so that the limit is still the host's to keep. 0 when no
- * migration runs. `opaque` is not used. Since 1.1.
+ * The same for a host that stops the guest as soon as the pending bytes are no more than a `threshold` of
+ * its own, which is the number of bytes that fit its downtime limit. `opaque` is not used. Since 1.1.
+ *
+ * Returns more than `threshold` (which must be below `UINT64_MAX`) as long as the guest should run on:
+ * until every chunk has been sent once, then until the rest takes no more than about 10 ms or has stopped
+ * shrinking, and while no read in flight has completed for 100 ms. After that it returns what
+ * `blk_mig_save_pending` returns, so the host still keeps its limit. Returns 0 when no migration runs.
  */
 uint64_t blk_mig_save_pending_switchover(void *opaque, uint64_t threshold);
 
 /**
- * Ends whatever runs: waits for what is in flight (`aio_flush`, which may return early here), then gives
- * everything back to the host. From any state, also after a failed setup; twice is harmless. `opaque` is not
- * used.
+ * Ends the migration that runs, if there is one: waits for what is in flight (`aio_flush`, which may
+ * return early here), then gives everything back to the host. It may be called in any state, also after a
+ * setup that failed, and more than once. `opaque` is not used.
  */
 void blk_mig_save_cleanup(void *opaque);
 
 /**
- * Takes settings for the migrations to come, outgoing and incoming.
+ * Sets the options of the migrations that follow, outgoing and incoming.
  *
- * Returns 0; -EINVAL if `options` is NULL, its `struct_size` is less than a `size_t`, or a field is more than
- * it may be (`blk_mig_last_error` names it, its value and its bound); -EBUSY while a migration runs. Where it
- * fails it changes nothing.
+ * Returns 0; -EINVAL if `options` is NULL, if its `struct_size` is less than the size of a `size_t`, or if
+ * a field is larger than it may be (`blk_mig_last_error` names the field, its value and its bound); -EBUSY
+ * while a migration runs. After an error nothing has changed.
  *
- * # Safety
- * `options` is NULL or points to a `BlkMigOptions`, which has as many bytes as its `struct_size` says.
+ * `options` must have as many bytes as its `struct_size` says.
  */
 int blk_mig_set_options(const struct BlkMigOptions *options);
 
 /**
  * Fills in the numbers of the migration that runs, or else of the last one. Any thread.
  *
- * Returns 0, or -EINVAL if `stats` is NULL or its `struct_size` is less than a `size_t`. Fills no more than
- * `struct_size` bytes.
- *
- * # Safety
- * `stats` is NULL or points to a `BlkMigStats`, which has as many bytes as its `struct_size` says.
+ * Returns 0, or -EINVAL if `stats` is NULL or its `struct_size` is less than the size of a `size_t`. It
+ * fills at most `struct_size` bytes, and `stats` must have that many.
  */
 int blk_mig_get_stats(struct BlkMigStats *stats);
 
 /**
- * Copies the text of the last failure, cut to `size` bytes with the NUL at its end; "" after a success. Any
- * thread.
+ * Copies the text of the last failure to `buf`, cut to `size` bytes with the NUL at its end. The text is
+ * empty after a success. Any thread.
  *
- * Each call that can fail sets it, by a failure to a text and by a success to "". Queries that succeed leave
- * it as it is, and so do `blk_mig_save_cleanup`, a stage below 0 and `blk_mig_set_params`: a host may clean up
- * first and ask then.
+ * Each call that can fail sets the text, or empties it by its success. Queries that succeed leave it as it
+ * is, and so do `blk_mig_save_cleanup`, a stage below 0 and `blk_mig_set_params`: a host may clean up
+ * first and ask afterwards.
  *
- * Returns the full length in bytes without the NUL. `buf` may be NULL if `size` is 0.
- *
- * # Safety
- * `buf` is NULL or points to `size` bytes.
+ * Returns the full length in bytes without the NUL. `buf` may be NULL if `size` is 0, and otherwise has
+ * room for `size` bytes.
  */
 size_t blk_mig_last_error(char *buf, size_t size);
 
 /**
- * Returns the library's version, 0x00MMmmpp: major, minor, patch. Any thread.
+ * Returns the version of the library as 0x00MMmmpp: major, minor, patch. Any thread.
  */
 uint32_t blk_mig_version(void);
 
