@@ -80,7 +80,7 @@ impl Source {
         if known && self.state == State::Running(stream) {
             let active = self.world.disks.borrow().iter().any(|disk| disk.tracking);
             let status = self.instance.status();
-            assert_eq!(status.active.load(std::sync::atomic::Ordering::Relaxed), active);
+            assert_eq!(status.is_active(), active);
         }
     }
 
