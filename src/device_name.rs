@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 /// A device's name: bytes, which on the destination are the peer's. Cloning shares them.
 ///
-/// As text it is UTF-8 as far as the bytes are that. What would not print is escaped, so that a hostile name can neither forge
-/// a line of the log nor write escape codes to a terminal.
+/// As text it is UTF-8 as far as the bytes are that. What would not print is escaped, so that a hostile name
+/// can neither forge a line of the log nor write escape codes to a terminal.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct DeviceName(Arc<[u8]>);
 

@@ -71,7 +71,8 @@ impl fmt::Debug for Errno {
 
 /// Why a call failed. Its text is one line for the host's user; devices stand in it by name.
 ///
-/// Texts that begin with a capital letter are the original's, which people may look for in their logs; their words stay.
+/// Texts that begin with a capital letter are the original's, which people may look for in their logs; their
+/// words stay.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // the texts say it
 pub enum Error {
@@ -144,7 +145,8 @@ pub enum Error {
     #[error("a device name in the stream is empty or holds a NUL: {0}")]
     Name(DeviceName),
     #[error(
-        "device {device} is {length} bytes long, but the source's at least {source_length}: what is past the end would be lost"
+        "device {device} is {length} bytes long, but the source's at least {source_length}: \
+         what is past the end would be lost"
     )]
     TooShort { device: DeviceName, length: u64, source_length: u64 },
     #[error("sector {sector} is past the end of device {device}, which has {total}")]

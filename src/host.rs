@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The one seam: what the engine needs from a hypervisor.
 //!
-//! `ffi/` makes these traits of the C tables; the simulator in `tests/` makes them of nothing at all. Every method is called
-//! on the thread that called into the engine, and none while a lock of the engine is held, so a host may call back.
+//! `ffi/` makes these traits of the C tables; the simulator in `tests/` makes them of nothing at all. Every
+//! method is called on the thread that called into the engine, and none while a lock of the engine is held, so
+//! a host may call back.
 #![forbid(unsafe_code)]
 
 use crate::buffers::Buffer;
@@ -187,8 +188,8 @@ pub trait Device {
     }
 }
 
-/// Up to which sector the device is known to read as zeroes from `start` on, if that is as far as `end`. It is asked for
-/// `ask(sector)` sectors at a time, since its answers may be shorter than the questions.
+/// Up to which sector the device is known to read as zeroes from `start` on, if that is as far as `end`. It is
+/// asked for `ask(sector)` sectors at a time, since its answers may be shorter than the questions.
 pub(crate) fn known_zeroes(
     device: &impl Device,
     start: Sector,

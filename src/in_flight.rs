@@ -68,7 +68,8 @@ impl InFlight {
         Some(done)
     }
 
-    /// Blocks until a completion is there, at most for `limit`. Only for hosts whose completions come on another thread.
+    /// Blocks until a completion is there, at most for `limit`. Only for hosts whose completions come on
+    /// another thread.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
         self.completions.wait(limit)
     }
@@ -80,8 +81,8 @@ impl InFlight {
 
     /// Returns when a completion is there, by whatever means the host has. Call it only with a request in flight.
     ///
-    /// If the host's flush returns and still none has completed, the host has lost them: that is an error, since waiting on
-    /// would be forever, with the guest stopped.
+    /// If the host's flush returns and still none has completed, the host has lost them: that is an error,
+    /// since waiting on would be forever, with the guest stopped.
     pub(crate) fn wait_for_host(&self, host: &impl Host) -> Result<(), Error> {
         // The host's own wait comes first: on some hosts, completions need this thread even if they run on others too.
         for _ in 0..MAX_WAITS {
@@ -96,8 +97,8 @@ impl InFlight {
         if self.arrives(host, FLUSH_WAIT) { Ok(()) } else { Err(Error::Lost(self.count)) }
     }
 
-    /// Has the host end what is in flight, whose results nobody wants any more. A host whose storage hangs may return before
-    /// all has ended: the rest is left to its completions, which own the memory.
+    /// Has the host end what is in flight, whose results nobody wants any more. A host whose storage hangs may
+    /// return before all has ended: the rest is left to its completions, which own the memory.
     pub(crate) fn abandon(&mut self, host: &impl Host) {
         if self.count == 0 {
             return;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! One instance of the module: what lasts between a host's calls, and the boundary that a panic does not pass.
 //!
-//! A migration is taken out of its slot while a call works on it, so that no lock is held while the host is called, and a
-//! call that the host makes from within another finds the slot in use instead of a deadlock.
+//! A migration is taken out of its slot while a call works on it, so that no lock is held while the host is
+//! called, and a call that the host makes from within another finds the slot in use instead of a deadlock.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -153,7 +153,8 @@ impl<H: Host> Instance<H> {
     /// Takes other settings.
     ///
     /// # Errors
-    /// [`Error::Busy`] while a migration runs; [`Error::Option`] for a number that is absurd. The old settings stay then.
+    /// [`Error::Busy`] while a migration runs; [`Error::Option`] for a number that is absurd. The old settings
+    /// stay then.
     pub fn set_options(&self, options: Options) -> Result<(), Error> {
         let settings = Settings::new(self.geometry, options).map_err(|error| self.fail(error))?;
         if self.is_running() {
@@ -175,8 +176,8 @@ impl<H: Host> Instance<H> {
         Settings { shared_base, ..*self.settings.lock() }
     }
 
-    /// Whether disks are not to be migrated: the section is then empty. Hosts that have never said so want them migrated,
-    /// or they would not call.
+    /// Whether disks are not to be migrated: the section is then empty. Hosts that have never said so want them
+    /// migrated, or they would not call.
     fn is_disabled(&self) -> bool {
         self.params.lock().is_some_and(|params| !params.enabled)
     }
@@ -185,8 +186,8 @@ impl<H: Host> Instance<H> {
         matches!(*self.outgoing.lock(), Slot::Idle)
     }
 
-    /// `save_live` of the original. 1: the stage is done. Errors, a stage that is unknown or out of turn among them, are the
-    /// stream's, as the hosts of its time expect: they would take any value but 0 for success.
+    /// `save_live` of the original. 1: the stage is done. Errors, a stage that is unknown or out of turn among
+    /// them, are the stream's, as the hosts of its time expect: they would take any value but 0 for success.
     pub fn save_live(&self, call: &mut CallContext, stage: i32) -> i32 {
         if stage < 0 {
             self.cleanup(call.monitor);
@@ -299,15 +300,15 @@ impl<H: Host> Instance<H> {
         Ok(())
     }
 
-    /// Every byte that the destination still lacks; 0 when no migration runs. From within a call that works on the migration,
-    /// all there are.
+    /// Every byte that the destination still lacks; 0 when no migration runs. From within a call that works on
+    /// the migration, all there are.
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.ask(|_, remaining| remaining)
     }
 
-    /// The same, for a host that stops the guest as soon as this is no more than a threshold of its own: above the threshold
-    /// as long as the guest should run on, whatever remains.
+    /// The same, for a host that stops the guest as soon as this is no more than a threshold of its own: above
+    /// the threshold as long as the guest should run on, whatever remains.
     #[must_use]
     pub fn pending_switchover(&self, threshold: u64) -> u64 {
         let run_on = |remaining: u64| remaining.max(threshold.saturating_add(1));
@@ -392,8 +393,8 @@ impl<H: Host> Instance<H> {
         }
     }
 
-    /// Does a step of the migration, which ends if the step fails; else gives it back, and its place is to be filled again.
-    /// Until then a call that the host makes from within this one finds it in use.
+    /// Does a step of the migration, which ends if the step fails; else gives it back, and its place is to be
+    /// filled again. Until then a call that the host makes from within this one finds it in use.
     fn run<T>(
         &self,
         call: &mut CallContext,
@@ -423,8 +424,8 @@ impl<H: Host> Instance<H> {
         }
     }
 
-    /// Ends what runs, or was about to, by an error. It is told while the slot is in use: what the host calls from there is
-    /// refused, and what that was must not be remembered instead.
+    /// Ends what runs, or was about to, by an error. It is told while the slot is in use: what the host calls
+    /// from there is refused, and what that was must not be remembered instead.
     fn fail_migration(&self, migration: Option<Box<Outgoing<H>>>, call: &mut CallContext, error: Error) -> Error {
         tell(|| call.stream.set_error(error.errno()));
         let error = self.fail(error);

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Live block migration: moves a running guest's disks to another machine inside the migration stream.
 //!
-//! A drop-in for the `block-migration.c` that QEMU had from 2009 to 2024, by its symbols and its stream. The promise: when
-//! the source says "completed", every byte of every migrated device is on the destination as the guest last wrote it; in
-//! every other case an error is reported on the side that saw it, and the source keeps running.
+//! A drop-in for the `block-migration.c` that QEMU had from 2009 to 2024, by its symbols and its stream. The
+//! promise: when the source says "completed", every byte of every migrated device is on the destination as the
+//! guest last wrote it; in every other case an error is reported on the side that saw it, and the source keeps
+//! running.
 //!
-//! C hosts link the library and include `blkmig.h`; the C interface and the streams are stable. The Rust modules are not: they
-//! are public for the project's own tests, benchmarks and fuzzers, and may change in any release.
+//! C hosts link the library and include `blkmig.h`; the C interface and the streams are stable. The Rust
+//! modules are not: they are public for the project's own tests, benchmarks and fuzzers, and may change in any
+//! release.
 //!
 //! Inside, everything goes one way: each module uses only those below it in this table.
 //!

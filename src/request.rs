@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The requests that the host gets, and where their completions arrive. A request owns its buffer until the host completes it,
-//! so nothing can free memory under the host; a request that is dropped without an answer counts as failed, so nothing waits
-//! forever either.
+//! The requests that the host gets, and where their completions arrive. A request owns its buffer until the
+//! host completes it, so nothing can free memory under the host; a request that is dropped without an answer
+//! counts as failed, so nothing waits forever either.
 #![forbid(unsafe_code)]
 
 use std::collections::{TryReserveError, VecDeque};
@@ -29,7 +29,8 @@ pub(crate) struct Done {
     pub(crate) when: Option<i64>,
 }
 
-/// Where completions arrive, from any thread. Each migration has its own, so a late one finds a place that nobody reads.
+/// Where completions arrive, from any thread. Each migration has its own, so a late one finds a place that
+/// nobody reads.
 pub(crate) struct Completions {
     done: Mutex<VecDeque<Done>>,
     arrived: Condvar,
@@ -61,7 +62,8 @@ impl Completions {
         self.done.lock().is_empty()
     }
 
-    /// Blocks until a completion is there, at most for `limit`. Only for hosts whose completions come on another thread.
+    /// Blocks until a completion is there, at most for `limit`. Only for hosts whose completions come on
+    /// another thread.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         let mut done = self.done.lock();

@@ -7,8 +7,8 @@
 use crate::error::Error;
 use crate::geometry::Geometry;
 
-/// The most that a number in [`Options`] may be: a TiB of buffers, which is also as many reads or writes as can have one.
-/// No host wants more, so a larger number is a mistake, such as a -1.
+/// The most that a number in [`Options`] may be: a TiB of buffers, which is also as many reads or writes as can
+/// have one. No host wants more, so a larger number is a mistake, such as a -1.
 pub const MAX_NUMBER: u32 = 1 << 20;
 
 /// What there is to know about one option.
@@ -88,7 +88,8 @@ pub struct Settings {
     pub zero_blocks: bool,
     /// Whether data past the end of an incoming device is dropped.
     pub accept_tail_garbage: bool,
-    /// Whether the bulk phase passes over what is not in a device's own image, since the destination has the backing file.
+    /// Whether the bulk phase passes over what is not in a device's own image, since the destination has the
+    /// backing file.
     pub shared_base: bool,
 }
 

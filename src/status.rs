@@ -22,8 +22,8 @@ impl Phase {
     const ALL: [Phase; 4] = [Phase::Idle, Phase::Bulk, Phase::Dirty, Phase::Completing];
 }
 
-/// The numbers of the migration that runs, or else of the last one. Each is exact; together they are a snapshot only as far
-/// as [`Status::bytes`] makes them one, which is all that the contract asks for.
+/// The numbers of the migration that runs, or else of the last one. Each is exact; together they are a snapshot
+/// only as far as [`Status::bytes`] makes them one, which is all that the contract asks for.
 #[derive(Debug, Default)]
 pub struct Status {
     /// A [`Phase`].

@@ -22,8 +22,8 @@ const ZERO_BLOCK: u64 = 0x08 | DEVICE_BLOCK;
 
 const FLAGS: u64 = (1 << SECTOR_BITS) - 1;
 
-/// A record. The data of a block comes after it in the stream: as many bytes as a chunk has, padded with zeroes at the end of
-/// the device.
+/// A record. The data of a block comes after it in the stream: as many bytes as a chunk has, padded with zeroes
+/// at the end of the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// A chunk of a device; its data follows.
@@ -58,8 +58,8 @@ impl Record {
     /// Reads a record. `get` fills its buffer from the stream or fails; the text says what for.
     ///
     /// # Errors
-    /// [`Error::Flags`] for flags that are unknown, missing or mixed, [`Error::Progress`] for more than 100 %, [`Error::Name`]
-    /// for a name that is empty or holds a NUL, and what `get` gives.
+    /// [`Error::Flags`] for flags that are unknown, missing or mixed, [`Error::Progress`] for more than 100 %,
+    /// [`Error::Name`] for a name that is empty or holds a NUL, and what `get` gives.
     pub fn decode(mut get: impl FnMut(&mut [u8], &'static str) -> Result<(), Error>) -> Result<Record, Error> {
         let mut word = [0; 8];
         get(&mut word, "a record's header")?;

@@ -65,7 +65,8 @@ proptest! {
         let mut cuts = cuts.map(|cut| cut % (chunks + 1));
         cuts.sort_unstable();
         let [one, other] = cuts;
-        let sum = geometry.bytes(0..one, total) + geometry.bytes(one..other, total) + geometry.bytes(other..chunks, total);
+        let bytes = |chunks| geometry.bytes(chunks, total);
+        let sum = bytes(0..one) + bytes(one..other) + bytes(other..chunks);
         prop_assert_eq!(sum, total * SECTOR_BYTES);
         prop_assert_eq!(geometry.bytes(0..chunks, total), total * SECTOR_BYTES);
         prop_assert_eq!(geometry.bytes(0..u64::MAX, total), total * SECTOR_BYTES);

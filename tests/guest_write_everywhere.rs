@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A write of the guest at every callback: nothing here is random.
 //!
-//! Each case is a small migration on one kind of host. It is run once to count its callbacks up to the last stage, and then
-//! once for each of them, each chunk, and each delay of the dirty bit: the guest writes to that chunk in that callback, and
-//! the chunk's dirty bit is set at once or up to eight callbacks later, as by a host whose write ends later. In each run the
-//! destination must get what the guest has written.
+//! Each case is a small migration on one kind of host. It is run once to count its callbacks up to the last
+//! stage, and then once for each of them, each chunk, and each delay of the dirty bit: the guest writes to that
+//! chunk in that callback, and the chunk's dirty bit is set at once or up to eight callbacks later, as by a
+//! host whose write ends later. In each run the destination must get what the guest has written.
 //!
 //! One case in 61 is run by default. `BLKMIG_GUEST_WRITES=1` runs all of them, `=N` one in N, and
 //! `BLKMIG_GUEST_WRITE="CASE CALLBACK CHUNK DELAY"` replays one run and prints its callbacks.

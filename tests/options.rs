@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What is written about the options agrees with `src/settings.rs`: the header's comments and the table of the documentation.
+//! What is written about the options agrees with `src/settings.rs`: the header's comments and the table of the
+//! documentation.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -116,7 +116,8 @@ proptest! {
                 prop_assert!(!is_allowed(word), "{:#x} was refused: {}", word, error);
                 prop_assert_eq!(error.errno(), Errno::INVALID);
                 // The text says what was there.
-                let value = if matches!(error, Error::Progress(_)) { format!("{}", word >> 9) } else { format!("{word:016x}") };
+                let is_progress = matches!(error, Error::Progress(_));
+                let value = if is_progress { format!("{}", word >> 9) } else { format!("{word:016x}") };
                 prop_assert!(error.to_string().contains(&value), "{} does not say {}", error, value);
             }
         }

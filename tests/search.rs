@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The walk of the bulk phase and the search for dirty chunks, without a device: what holds whatever is dirty or allocated.
+//! The walk of the bulk phase and the search for dirty chunks, without a device: what holds whatever is dirty
+//! or allocated.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -104,7 +105,8 @@ proptest! {
         map.on_their_way.clear();
         let mut search = search(&map);
         let mut never_found = map.dirty.clone();
-        // In each order as many reads as two passes make, for each of the two orders, and the pass in which they change.
+        // In each order as many reads as two passes make, for each of the two orders, and the pass in which
+        // they change.
         let steps = (6 * map.dirty.len() + 2) / reads + 2;
         for _ in 0..steps {
             search.begin(map.dirty.len() as u64, false);
@@ -164,7 +166,8 @@ proptest! {
             prop_assert!(shared_base || skipped.is_empty());
             for chunk in skipped {
                 let sectors = geometry.sectors(Chunk(chunk), total);
-                prop_assert!((sectors.start.0..sectors.end().0).all(|sector| !allocated[usize::try_from(sector).unwrap()]));
+                let mut sectors = sectors.start.0..sectors.end().0;
+                prop_assert!(sectors.all(|sector| !allocated[usize::try_from(sector).unwrap()]));
             }
             if let Some(chunk) = chunk {
                 prop_assert_eq!(chunk, Chunk(next));

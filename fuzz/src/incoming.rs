@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a destination does with any stream: sections made of an input, each loaded, and compared with a model of `load`.
+//! What a destination does with any stream: sections made of an input, each loaded, and compared with a model
+//! of `load`.
 //!
-//! A section that is right must leave on the disks what it says. Of one that is wrong, or that the host failed under, each
-//! sector must hold what it held before or what a record before the wrong one put there; and it must be refused.
+//! A section that is right must leave on the disks what it says. Of one that is wrong, or that the host failed
+//! under, each sector must hold what it held before or what a record before the wrong one put there; and it
+//! must be refused.
 
 use std::rc::Rc;
 

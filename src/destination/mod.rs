@@ -69,13 +69,13 @@ impl Progress {
 }
 
 impl Incoming {
-    /// Reads one section and writes what it holds. All writes are done when this returns, and after a section that says
-    /// 100 %, as the last one does, all that was written is on stable storage. So is what came before, now and then: the guest
-    /// stands still while the last section is loaded.
+    /// Reads one section and writes what it holds. All writes are done when this returns, and after a section
+    /// that says 100 %, as the last one does, all that was written is on stable storage. So is what came
+    /// before, now and then: the guest stands still while the last section is loaded.
     ///
     /// # Errors
-    /// If the section breaks the format, names what is not there, ends too soon, or if a write or a flush fails. Of the record
-    /// that is wrong, nothing has been written.
+    /// If the section breaks the format, names what is not there, ends too soon, or if a write or a flush
+    /// fails. Of the record that is wrong, nothing has been written.
     pub fn load<H: Host>(
         &mut self,
         host: &H,

@@ -78,7 +78,8 @@ impl<'a, H: Host> Section<'a, H> {
         self.bytes_written
     }
 
-    /// Reads the records up to the section's end. Returns the percentage that the last progress record said, if there was one.
+    /// Reads the records up to the section's end. Returns the percentage that the last progress record said, if
+    /// there was one.
     pub(super) fn read_records(&mut self, mut progress: impl FnMut(u8)) -> Result<Option<u8>, Error> {
         let mut last = None;
         loop {

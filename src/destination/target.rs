@@ -59,8 +59,8 @@ impl<D: Device> Target<D> {
         flush(&*find(host, name, Error::WentAway)?, name)
     }
 
-    /// What a chunk holds past the end of the device, as padding: zeroes, or the source's device is longer, and its data
-    /// would be lost. But sources from 2011 to QEMU 9.0 leave there what was in their memory.
+    /// What a chunk holds past the end of the device, as padding: zeroes, or the source's device is longer, and
+    /// its data would be lost. But sources from 2011 to QEMU 9.0 leave there what was in their memory.
     pub(super) fn check_tail(&mut self, sector: Sector, padding: &[u8], accept: bool) -> Result<(), Error> {
         if is_zero(padding) {
             return Ok(());
@@ -85,8 +85,8 @@ impl<D: Device> Target<D> {
         Ok(())
     }
 
-    /// The run of data that begins at byte `from` of what goes to the device: whether it is zeroes that need not be written as
-    /// data, and where it ends.
+    /// The run of data that begins at byte `from` of what goes to the device: whether it is zeroes that need
+    /// not be written as data, and where it ends.
     pub(super) fn next_run(&self, data: &[u8], from: usize) -> (bool, Range<usize>) {
         let Some(unit) = self.zero_unit else {
             return (false, from..data.len());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The layout of the contract's structs, held at compile time. Hosts that are built already rely on it: a field may be added at
-//! the end of a struct, which changes its two numbers here, and nothing else may change.
+//! The layout of the contract's structs, held at compile time. Hosts that are built already rely on it: a field
+//! may be added at the end of a struct, which changes its two numbers here, and nothing else may change.
 //!
 //! `c-tests/abi` holds the same for C, for each version that was released.
 

@@ -124,8 +124,8 @@ impl Tables {
     }
 
     fn check(self) -> Result<Tables, Error> {
-        require!(self.bdrv, "BlkMigBdrvOps": iterate, find, get_device_name, getlength, is_read_only, is_allocated, read,
-            write, aio_read, aio_flush);
+        require!(self.bdrv, "BlkMigBdrvOps": iterate, find, get_device_name, getlength, is_read_only,
+            is_allocated, read, write, aio_read, aio_flush);
         // One of the two alone can't be balanced.
         if self.bdrv.r#ref.is_some() {
             require!(self.bdrv, "BlkMigBdrvOps": unref);
@@ -143,8 +143,8 @@ impl Tables {
     }
 }
 
-/// Calls a function of the host's tables. `Tables::check` has seen to it that the required ones are there; a bug in that
-/// would end in a panic, which the boundary catches.
+/// Calls a function of the host's tables. `Tables::check` has seen to it that the required ones are there; a
+/// bug in that would end in a panic, which the boundary catches.
 macro_rules! call {
     ($function:expr $(, $argument:expr)*) => {{
         let function = $function.expect("the table was checked");

@@ -93,7 +93,8 @@ fn c_count(range: Sectors) -> c_int {
     c_int::try_from(range.count).unwrap_or(c_int::MAX)
 }
 
-/// What `aio_read` and `aio_write` return: NULL means that the request was not started, even if the host has completed it.
+/// What `aio_read` and `aio_write` return: NULL means that the request was not started, even if the host has
+/// completed it.
 fn accepted(started: *mut c_void, ticket: *mut c_void) -> Result<(), Errno> {
     if started.is_null() {
         drop(redeem(ticket, |_| true));

@@ -21,8 +21,8 @@ pub(super) enum Wait {
 
 /// Bytes and the time that they took, the recent past weighing most.
 ///
-/// Time counts while there is something to send or to read: a guest that writes little must not look like a slow link, nor a
-/// host that looks in ten times a second like a slow disk.
+/// Time counts while there is something to send or to read: a guest that writes little must not look like a
+/// slow link, nor a host that looks in ten times a second like a slow disk.
 #[derive(Debug, Default)]
 pub(super) struct BandwidthEstimate {
     /// Bytes that reached the stream, halved together with their time as that grows.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The bulk phase's walk over one device: from its first chunk to its last, past what need not be sent. It knows numbers
-//! alone; the device is asked by whoever walks.
+//! The bulk phase's walk over one device: from its first chunk to its last, past what need not be sent. It
+//! knows numbers alone; the device is asked by whoever walks.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -64,8 +64,8 @@ impl BulkWalk {
         self.geometry.bytes(self.next..self.chunks(), self.total)
     }
 
-    /// Goes on to the next chunk. `allocated` says whether the start of a range is in the device's own image; whatever it is
-    /// not sure of counts as allocated.
+    /// Goes on to the next chunk. `allocated` says whether the start of a range is in the device's own image;
+    /// whatever it is not sure of counts as allocated.
     pub fn step(&mut self, allocated: impl Fn(Sectors) -> Result<Extent, Errno>) -> Walked {
         let from = self.next;
         let found = !self.is_done() && (!self.shared_base || self.seek_allocated(allocated));

@@ -22,8 +22,8 @@ const MAX_PASSED_OVER: u64 = 1024;
 /// A chunk to read and send.
 pub(super) struct ChunkToRead {
     pub(super) chunk: Chunk,
-    /// Whether the host was heard to know that it reads as zeroes. It was clean then and later, and its dirty bit is left
-    /// alone: what the guest writes to it meanwhile makes it dirty.
+    /// Whether the host was heard to know that it reads as zeroes. It was clean then and later, and its dirty
+    /// bit is left alone: what the guest writes to it meanwhile makes it dirty.
     known_zero: bool,
 }
 
@@ -39,7 +39,8 @@ struct Disk<D: Device> {
     total: u64,
     /// Its length in chunks, the last of which may be short.
     chunks: u64,
-    /// Chunks of which a copy is being read or waits to be sent: at most one at a time, so that no older copy overtakes.
+    /// Chunks of which a copy is being read or waits to be sent: at most one at a time, so that no older copy
+    /// overtakes.
     on_their_way: BitVec,
 }
 
@@ -198,8 +199,8 @@ impl<D: Device> SourceDevice<D> {
         self.bulk.is_done()
     }
 
-    /// Moves the bulk phase on: the bytes that it passed over, since they need not be sent, and the chunk that it came to.
-    /// No chunk does not mean the end: see [`bulk_done`](Self::bulk_done).
+    /// Moves the bulk phase on: the bytes that it passed over, since they need not be sent, and the chunk that
+    /// it came to. No chunk does not mean the end: see [`bulk_done`](Self::bulk_done).
     pub(super) fn next_bulk(&mut self) -> (u64, Option<ChunkToRead>) {
         let mut passed = 0;
         for _ in 0..MAX_PASSED_OVER {
@@ -246,20 +247,21 @@ impl<D: Device> SourceDevice<D> {
         let chunk_bytes = self.disk.geometry.chunk_bytes() as u64;
         let tail = Chunk(self.disk.chunks - 1);
         let padding = chunk_bytes - self.sectors(tail).bytes() as u64;
-        // Before they are counted: a tail that the guest dirties in between is then counted as too long, not as too short.
+        // Before they are counted: a tail that the guest dirties in between is then counted as too long, not as
+        // too short.
         let dirty_tail = padding > 0 && self.is_dirty(tail);
         let counted = self.dirty_chunks()?.min(self.disk.chunks) * chunk_bytes;
         Ok(counted.saturating_sub(if dirty_tail { padding } else { 0 }))
     }
 
-    /// Every byte that the destination still lacks, `dirty` of them in dirty chunks. Chunks that are dirty and not yet read
-    /// by the bulk phase, or on their way, count twice, but never for more than the device.
+    /// Every byte that the destination still lacks, `dirty` of them in dirty chunks. Chunks that are dirty and
+    /// not yet read by the bulk phase, or on their way, count twice, but never for more than the device.
     pub(super) fn remaining_bytes(&self, dirty: u64) -> u64 {
         (self.bulk.remaining_bytes() + self.bytes_on_their_way + dirty).min(self.total_bytes())
     }
 
-    /// A copy of the chunk is on its way from now on. Clears its dirty bit, before anything of it is read: what the guest
-    /// writes after this makes it dirty again.
+    /// A copy of the chunk is on its way from now on. Clears its dirty bit, before anything of it is read: what
+    /// the guest writes after this makes it dirty again.
     pub(super) fn begin_copy(&mut self, found: &ChunkToRead) {
         let sectors = self.sectors(found.chunk);
         self.disk.on_their_way.set(index(found.chunk), true);
@@ -280,16 +282,16 @@ impl<D: Device> SourceDevice<D> {
         !self.sent.replace(index(chunk), true)
     }
 
-    /// Fails if the device no longer has the length that it had at setup: what was added, or taken away and added again,
-    /// would be lost.
+    /// Fails if the device no longer has the length that it had at setup: what was added, or taken away and
+    /// added again, would be lost.
     pub(super) fn check_length(&self) -> Result<(), Error> {
         let is = self.disk.device.length().map_err(|errno| self.failed("get the length of", errno))?;
         let was = self.total_bytes();
         if u64::try_from(is) == Ok(was) { Ok(()) } else { Err(Error::Resized { device: self.name().clone(), was, is }) }
     }
 
-    /// Whether the host knows that a chunk reads as zeroes. Ask it after [`begin_copy`](Self::begin_copy), for the reason
-    /// given there.
+    /// Whether the host knows that a chunk reads as zeroes. Ask it after [`begin_copy`](Self::begin_copy), for
+    /// the reason given there.
     pub(super) fn is_known_zero(&mut self, found: &ChunkToRead) -> bool {
         if found.known_zero {
             return true;

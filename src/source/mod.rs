@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Outgoing: reads the devices and puts them into the stream, while the guest goes on writing to them.
 //!
-//! The bulk phase takes each device from its first chunk to its last, the dirty phase what the guest has written since, and
-//! the last stage, with the guest stopped, all there still is. In each of them a chunk goes the same way: its dirty bit is
-//! cleared, it is read into a buffer of the pool, waits until the stream takes it, and is sent.
+//! The bulk phase takes each device from its first chunk to its last, the dirty phase what the guest has
+//! written since, and the last stage, with the guest stopped, all there still is. In each of them a chunk goes
+//! the same way: its dirty bit is cleared, it is read into a buffer of the pool, waits until the stream takes
+//! it, and is sent.
 #![forbid(unsafe_code)]
 
 mod bandwidth;
@@ -34,8 +35,8 @@ use writer::Writer;
 /// How often the last stage looks for what was written since it began, before it takes the guest for a running one.
 const LAST_STAGE_ROUNDS: usize = 8;
 
-/// The guest is stopped when what is left takes no longer than this: for what can be sent while it runs it should not stand
-/// still. What does not shrink any more may take all of the host's downtime limit.
+/// The guest is stopped when what is left takes no longer than this: for what can be sent while it runs it
+/// should not stand still. What does not shrink any more may take all of the host's downtime limit.
 const SHORT_DOWNTIME_NS: u64 = 10_000_000;
 
 /// What a step has done.
@@ -43,8 +44,8 @@ const SHORT_DOWNTIME_NS: u64 = 10_000_000;
 pub struct Step {
     /// Whether a chunk was sent.
     pub sent: bool,
-    /// Whether the guest should be stopped now: all the rest can be sent within the host's downtime limit, and it is either
-    /// very little or does not get less.
+    /// Whether the guest should be stopped now: all the rest can be sent within the host's downtime limit, and
+    /// it is either very little or does not get less.
     pub can_finish: bool,
 }
 
@@ -181,8 +182,9 @@ impl<H: Host> Outgoing<H> {
         self.devices.iter().all(SourceDevice::bulk_done)
     }
 
-    /// Whether letting the guest run on is no use any more: so little remains that it takes no time, or it does not shrink.
-    /// Before all was sent once, it is not known what it writes to over and over. Who stops it while reads stall waits for them.
+    /// Whether letting the guest run on is no use any more: so little remains that it takes no time, or it does
+    /// not shrink. Before all was sent once, it is not known what it writes to over and over. Who stops it
+    /// while reads stall waits for them.
     #[must_use]
     pub fn should_stop(&self, remaining: u64) -> bool {
         let (total, transferred) = self.status.bytes();
@@ -209,8 +211,8 @@ impl<H: Host> Outgoing<H> {
         missing.first().map_or(Ok(()), |device| Err(Error::WentAway(device.name().clone())))
     }
 
-    /// Sends until the stream, the section or the time is full, or nothing is left; how many chunks that were, and what kept
-    /// it from going on.
+    /// Sends until the stream, the section or the time is full, or nothing is left; how many chunks that were,
+    /// and what kept it from going on.
     fn send_step(&mut self, call: &mut CallContext, began: i64) -> Result<(usize, Option<Wait>), Error> {
         let mut sent = 0;
         loop {
@@ -242,8 +244,8 @@ impl<H: Host> Outgoing<H> {
         }
     }
 
-    /// Sends everything that the destination still lacks, whatever the rate limit, and the last section's end. The guest is
-    /// stopped. The migration is over afterwards: drop it.
+    /// Sends everything that the destination still lacks, whatever the rate limit, and the last section's end.
+    /// The guest is stopped. The migration is over afterwards: drop it.
     ///
     /// # Errors
     /// If a read or the stream fails, the devices are not those of setup any more, or the guest still writes.
@@ -276,8 +278,8 @@ impl<H: Host> Outgoing<H> {
                 return Err(Error::StillWritten(device.name().clone()));
             }
         }
-        // A chunk that a host once called dirty, and then not, may have been left to the dirty phase by the bulk phase and
-        // never been found: each must have been sent or passed over.
+        // A chunk that a host once called dirty, and then not, may have been left to the dirty phase by the
+        // bulk phase and never been found: each must have been sent or passed over.
         let (total, transferred) = self.status.bytes();
         let remaining = self.remaining()?.max(total - transferred);
         let none_on_its_way = self.in_flight.count() == 0 && self.to_send.is_empty();
@@ -347,8 +349,8 @@ impl<H: Host> Outgoing<H> {
         Ok(any)
     }
 
-    /// How many chunks may be on their way: not more than the stream takes in a step, nor than reads may be in flight, since
-    /// what is read early gets old, and leaves the CPU's cache.
+    /// How many chunks may be on their way: not more than the stream takes in a step, nor than reads may be in
+    /// flight, since what is read early gets old, and leaves the CPU's cache.
     fn window(&self, call: &mut CallContext) -> usize {
         let step = call
             .stream
@@ -460,8 +462,8 @@ impl<H: Host> Outgoing<H> {
         }
     }
 
-    /// Whether the stream may keep one more buffer. What it keeps is bounded, so that reads always find buffers and nothing
-    /// waits for the stream.
+    /// Whether the stream may keep one more buffer. What it keeps is bounded, so that reads always find buffers
+    /// and nothing waits for the stream.
     fn may_lend(&self) -> bool {
         let waiting = self.to_send.iter().filter(|next| next.data.is_some()).count();
         // One more is the buffer that is to be sent.

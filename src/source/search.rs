@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The search for dirty chunks on one device. It knows chunk numbers alone, and asks a [`DirtyMap`].
 //!
-//! A step's search makes two passes around the device, each from where the one before it ended, and each until it has met as
-//! many dirty chunks as there were when the step began. The first is for chunks that no search has found before: one that was
-//! found is likely to be written to again, so it can wait. The second is for the rest.
+//! A step's search makes two passes around the device, each from where the one before it ended, and each until
+//! it has met as many dirty chunks as there were when the step began. The first is for chunks that no search
+//! has found before: one that was found is likely to be written to again, so it can wait. The second is for the
+//! rest.
 //!
 //! ```text
-//! chunks         0 1 2 3 4 5 6 7        d: dirty; f: dirty and found before
-//!                . f . d . f d .
-//! first pass         > 3 > > 6 > >      from the cursor (2): finds 3 and 6, skips 5 ...
-//!                > >                    ... and 1, and ends where it began
-//! second pass    > 1 > > > 5            finds 1 and 5, by now in the order of the device or from the cursor: see `choose_order`
+//! chunks           0 1 2 3 4 5 6 7     d: dirty; f: dirty, and found before
+//!                  . f . d . f d .
+//!
+//! first pass           - 3 - * 6 -     from the cursor at 2: finds 3, skips 5, finds 6, ...
+//!                  - *                 ... skips 1: it has met all four, and the cursor is at 2
+//! second pass      - 1 - - - 5         finds the two that are left, from the device's start
+//!                                      or from the cursor: see `choose_order`
 //! ```
 //!
 //! A chunk of which a copy is on its way is never found: an older copy could overtake a newer one.
@@ -21,8 +24,8 @@ use bitvec::vec::BitVec;
 use crate::error::Error;
 use crate::geometry::Chunk;
 
-/// Chunks that one step asks about one by one, where the host can only say whether a chunk is dirty. A step must end soon, so
-/// on a device of more than 64 GiB the next step goes on from there.
+/// Chunks that one step asks about one by one, where the host can only say whether a chunk is dirty. A step
+/// must end soon, so on a device of more than 64 GiB the next step goes on from there.
 const MAX_QUESTIONS: u64 = 1 << 16;
 
 /// Chunks found before that one step skips, for the same reason.
@@ -136,10 +139,11 @@ impl DirtySearch {
         self.next_in_pass(map)
     }
 
-    /// Chooses where the second pass begins. From the device's start, it stays just behind a guest that writes in order,
-    /// which comes back to those chunks as late as can be. But the others must have their turn, too: after as many reads as
-    /// two passes make, passes begin where the last one ended, and so on in turn. In that order alone they might stay just
-    /// before such a guest, and everything that is sent would be dirty again at once.
+    /// Chooses where the second pass begins. From the device's start, it stays just behind a guest that writes
+    /// in order, which comes back to those chunks as late as can be. But the others must have their turn, too:
+    /// after as many reads as two passes make, passes begin where the last one ended, and so on in turn. In
+    /// that order alone they might stay just before such a guest, and everything that is sent would be dirty
+    /// again at once.
     fn choose_order(&mut self) {
         if self.until_change == 0 {
             self.until_change = 2 * self.dirty;
@@ -170,8 +174,8 @@ impl DirtySearch {
             };
             self.pass_chunks = self.pass_chunks.saturating_sub(found - from + 1);
             self.cursor = (found + 1) % self.chunks;
-            // A host that was asked for the next one may have named any sector of its chunk; one that can't search has not
-            // been asked yet.
+            // A host that was asked for the next one may have named any sector of its chunk; one that can't
+            // search has not been asked yet.
             if map.is_dirty(Chunk(found)) {
                 self.pass_dirty -= 1;
                 if !map.is_on_its_way(Chunk(found)) {

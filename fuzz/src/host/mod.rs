@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A small host: disks in memory, requests that complete when they are told to, a guest, and faults at chosen callbacks.
+//! A small host: disks in memory, requests that complete when they are told to, a guest, and faults at chosen
+//! callbacks.
 //!
 //! Nothing in it is random. All that it could choose, such as which request completes first, comes from the bytes of
 //! `choices`, over and over; what happens in the middle of a call is an [`Event`] at the number of a callback.
