@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// A complete host of libblkmig in C++ (17 or later): host.c once more, with a guest in a thread of its own, and reads that
-// complete on another thread. Source and destination are processes with a socket between them; at the end the disks are compared.
+// A complete host of libblkmig in C++ (17 or later): the same as host.c, with a guest in a thread of its own, and reads
+// that complete on another thread. Source and destination are processes with a socket between them; at the end the
+// disks are compared.
 //
 //     c++ -std=c++20 -pthread host.cpp $(pkg-config --cflags --libs blkmig) -o host && ./host
 #include <blkmig.h>
@@ -33,7 +34,7 @@
 
 constexpr int64_t SECTOR = 512, CHUNK_SECTORS = 2048;
 
-// ---- Disks. The library knows this type, and that of the stream, by their names alone: they hold what the host needs. ----
+// ---- Disks. The library only knows the names of this type and that of the stream: they hold what the host needs. ----
 
 struct BlockDriverState {
     std::string name;
@@ -61,8 +62,8 @@ static int disk_read(BlockDriverState *bs, int64_t sector, uint8_t *buf, int nb_
     return 0;
 }
 
-// The guest's writes, and on the destination the library's. The bit is set when the write has ended: one that was set before
-// could be reset, and the old data read, in between.
+// The guest's writes, and on the destination the library's. The bit is set when the write has ended: if it was set
+// before, it could be reset, and the old data read, in between.
 static int disk_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, int nb_sectors)
 {
     std::lock_guard guard(disks_lock);
@@ -163,8 +164,8 @@ struct QEMUFile {
     }
 };
 
-// ---- The tables. A lambda that captures nothing is a function for C; none of them may throw. What is not named is NULL: the
-// header says which may be. (With C++20's designated initializers g++ -Wextra asks for all of them.) ----
+// ---- The tables. A lambda that captures nothing is a function for C; none of them may throw. What is not named is
+// NULL: the header says which may be. (With C++20's designated initializers g++ -Wextra asks for all of them.) ----
 
 template <class Table> static Table table()
 {
@@ -248,8 +249,8 @@ static BlkMigSystemOps system_table()
 {
     auto sys = table<BlkMigSystemOps>();
     // Hosts that call blk_mig_init get their callbacks here; this one calls the functions itself.
-    sys.register_savevm_live = [](void *, const char *, int, int, BlkMigSetParams *, BlkMigSaveLive *, void *, BlkMigLoad *,
-                                  void *) { return 0; };
+    sys.register_savevm_live = [](void *, const char *, int, int, BlkMigSetParams *, BlkMigSaveLive *, void *,
+                                  BlkMigLoad *, void *) { return 0; };
     sys.clock_ns = [] {
         auto now = std::chrono::steady_clock::now().time_since_epoch();
         return int64_t{std::chrono::duration_cast<std::chrono::nanoseconds>(now).count()};
@@ -276,7 +277,7 @@ static int set_host()
     host.dirty = &dirty;
     host.file = &file;
     host.system = &sys;
-    // 8 MiB of memory on either side; and chunks of zeroes take a few bytes, but QEMU's original of 2011 can't read that.
+    // 8 MiB of memory on either side. Chunks of zeroes take a few bytes, which QEMU's original of 2011 cannot read.
     auto options = table<BlkMigOptions>();
     options.max_buffers = 8;
     options.zero_blocks = 1;
@@ -312,8 +313,9 @@ static int migrate(QEMUFile *f)
         f->put_number(SECTION, 1);
         ret = blk_mig_save_iterate(f, nullptr);
     }
-    guest_runs = false;                    // no write may be under way when the last stage begins; after an error a real
-    guest_thread.join();                   // guest would run on
+    // No write may be under way when the last stage begins. After an error a real guest would keep running.
+    guest_runs = false;
+    guest_thread.join();
     if (ret >= 0) {
         f->put_number(SECTION, 1);
         ret = blk_mig_save_complete(f, nullptr);
@@ -392,8 +394,8 @@ int main()
     }
     auto stats = table<BlkMigStats>();
     blk_mig_get_stats(&stats);
-    std::cout << "sent " << stats.chunks_sent << " chunks: " << stats.chunks_zero << " zero ones, " << stats.chunks_resent
-              << " that the guest wrote to again\n";
+    std::cout << "sent " << stats.chunks_sent << " chunks: " << stats.chunks_zero << " zero ones, "
+              << stats.chunks_resent << " that the guest wrote to again\n";
     for (size_t i = 0; i < disks.size(); i++) {
         bool same = std::memcmp(from[i], to[i], disks[i].bytes()) == 0;
         std::cout << "disk " << disks[i].name << ": " << (same ? "the same on both sides" : "DIFFERS") << '\n';

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A host in Rust: one disk on each side, a guest that writes between the steps, and the stream a queue of bytes between them.
+//! A host in Rust: one disk on each side, a guest that writes between the steps, and a queue of bytes as the stream.
 //! `cargo run --example host`
 use std::collections::VecDeque;
 use std::error::Error;
@@ -29,7 +29,8 @@ impl Disk {
         f(bytes, dirty)
     }
 
-    /// The chunk's bit is set when the write has ended: one that was set before could be reset, and the old data read, in between.
+    /// The chunk's bit is set when the write has ended: if it was set before, it could be reset, and the old data read,
+    /// in between.
     fn guest_writes(&self, at: usize, byte: u8) {
         self.with(|bytes, dirty| {
             bytes[at..at + 512].fill(byte);
@@ -136,7 +137,8 @@ impl Stream for Queue {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let [from_disk, to_disk] = [0xd5, 0xee].map(|byte| Disk::new(vec![byte; (9 << 20) + 3 * 512])); // the last chunk is short
+    // The last chunk is short.
+    let [from_disk, to_disk] = [0xd5, 0xee].map(|byte| Disk::new(vec![byte; (9 << 20) + 3 * 512]));
     let [from, to] = [&from_disk, &to_disk].map(|disk| {
         let module = Module::new(Geometry::QEMU);
         module.set_host(OneDisk(disk.clone(), Instant::now())).map(|()| module)

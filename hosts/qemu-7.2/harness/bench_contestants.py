@@ -125,7 +125,8 @@ def drive_mirror(folder, source, target):
 
 
 def finish(pair, meter):
-    """Both sides: the source says "completed" when all is sent, and the destination may have some of it yet to take in."""
+    """Both sides: the source says "completed" when all is sent, and the destination may have some of it yet to take
+    in."""
     pair.source.wait_migration("completed", timeout=600)
     pair.target.wait_arrival()
     return meter.stop()

@@ -7,7 +7,7 @@ from html import escape
 
 from .bench_rows import COPY, MIRROR, OURS, UNMODIFIED, ZERO_BLOCKS
 
-COLOURS = {OURS: "#1f6feb", UNMODIFIED: "#9a6700", ZERO_BLOCKS: "#d4a72c", MIRROR: "#6e7781", COPY: "#afb8c1"}
+COLORS = {OURS: "#1f6feb", UNMODIFIED: "#9a6700", ZERO_BLOCKS: "#d4a72c", MIRROR: "#6e7781", COPY: "#afb8c1"}
 
 
 class Report:
@@ -38,10 +38,12 @@ class Report:
                [ours.cpu_seconds / theirs.cpu_seconds for ours, theirs in pairs]
 
     def thin_figures(self):
-        """The large image's time over the small one's; what it takes on the destination over what it took; read over data."""
+        """The large image's time over the small one's; what it takes on the destination over what it took; read over
+        data."""
         return {
             "time_ratio": statistics.median(r["thin"]["seconds"] / r["full"]["seconds"] for r in self.thin),
-            "allocated_ratio": statistics.median(r["thin"]["target_bytes"] / r["thin"]["source_bytes"] for r in self.thin),
+            "allocated_ratio": statistics.median(r["thin"]["target_bytes"] / r["thin"]["source_bytes"]
+                                                 for r in self.thin),
             "read_ratio": statistics.median(r["thin"]["read_bytes"] / r["thin"]["source_bytes"] for r in self.thin),
         }
 
@@ -64,9 +66,9 @@ class Report:
 
     def thin_text(self):
         figures = self.thin_figures()
-        return (f"A sparse image of 20 GiB that holds 200 MiB takes {figures['time_ratio']:.2f} times as long as an image of "
-                f"200 MiB;\non the destination it takes {figures['allocated_ratio']:.3f} times the space that it takes on the "
-                f"source;\nthe source reads {figures['read_ratio']:.3f} times the data.\n")
+        return (f"A sparse image of 20 GiB that holds 200 MiB takes {figures['time_ratio']:.2f} times as long as an "
+                f"image of 200 MiB;\non the destination it takes {figures['allocated_ratio']:.3f} times the space that "
+                f"it takes on the source;\nthe source reads {figures['read_ratio']:.3f} times the data.\n")
 
     def text(self):
         parts = [self.machine + "\n", self.table() if self.runs else "", self.thin_text() if self.thin else ""]
@@ -94,7 +96,8 @@ class Report:
             for name in contestants:
                 rate = self.medians(row, name)[0]
                 length = rate / most * (width - left - 240)
-                parts.append(f'<rect x="{left}" y="{y}" width="{length:.0f}" height="{bar - 3}" fill="{COLOURS[name]}"/>')
+                parts.append(f'<rect x="{left}" y="{y}" width="{length:.0f}" height="{bar - 3}" '
+                             f'fill="{COLORS[name]}"/>')
                 parts.append(text(left + length + 6, y + bar - 6, f"{rate:.0f}  {name}", bold=name == OURS))
                 y += bar
             y += gap

@@ -61,7 +61,8 @@ def changes_and_changes_back(lab, what):
     for there in (True, False):
         if what == "another file":
             node = "file1" if there else "file0"
-            done |= asks(lab, source, "blockdev-reopen", options=[{"driver": "raw", "node-name": "disk0", "file": node}])
+            done |= asks(lab, source, "blockdev-reopen",
+                         options=[{"driver": "raw", "node-name": "disk0", "file": node}])
         else:
             done |= asks(lab, source, "block_resize", node_name="file0", size=SIZE // 2 if there else SIZE)
     how = outcome(lab, source, target, [("disk0", one, other, "raw")], "disk0")
@@ -206,7 +207,8 @@ def nobody_writes(lab, kind):
     disks = [("disk0", lab.images.filled(lab.path("one"), "raw", 8 * MIB),
               lab.images.empty(lab.path("other"), "raw", 8 * MIB), "raw")]
     more = [second_drive("drive1", lab.images.filled(lab.path(name), "raw", 4 * MIB), kind) for name in ("a", "b")]
-    source, target = start(lab, more[0] + disk("disk0", disks[0][1], "raw"), more[1] + disk("disk0", disks[0][2], "raw"))
+    source, target = start(lab, more[0] + disk("disk0", disks[0][1], "raw"),
+                           more[1] + disk("disk0", disks[0][2], "raw"))
     arrive(lab, source, target, disks)
     lines = [line for line in source.log().splitlines() if "drive1" in line]
     check(len(lines) == 1, f"drive1 is not left out with one line: {source.log()}")
@@ -388,7 +390,8 @@ def no_bulk_while_stopped(lab, style):
 def busy_guest_stops(lab, style):
     """A guest that always dirties more than goes in 10 ms still arrives within the downtime limit"""
     fmt = format_of(style)
-    disks = [("disk0", lab.images.filled(lab.path("one"), fmt, SIZE), lab.images.empty(lab.path("other"), fmt, SIZE), fmt)]
+    disks = [("disk0", lab.images.filled(lab.path("one"), fmt, SIZE), lab.images.empty(lab.path("other"), fmt, SIZE),
+              fmt)]
     source, target = start(lab, in_style(style, "disk0", disks[0][1]), in_style(style, "disk0", disks[0][2]))
     source.migrate(lab.uri(), bandwidth=64 * MIB, downtime_ms=2000, capabilities=["pause-before-switchover"])
     turn = 0

@@ -90,12 +90,14 @@ def install_in_tree(lab, how):
         check(done.returncode == 0, done.stdout + done.stderr)
     check((inside / "src/ffi").is_dir(), "no project")
     check(inside.is_symlink() == (how == "the project within the tree"), "it is a link")
-    check(how != "a copy of ours" or (inside / "hosts/qemu-7.2/build").exists() and not (inside / "target").exists(), "not the right copy")
+    check(how != "a copy of ours" or (inside / "hosts/qemu-7.2/build").exists() and not (inside / "target").exists(),
+          "not the right copy")
     check(how != "their own copy" or (inside / "theirs").exists(), "it is not their own any more")
     if inside.is_symlink():
         check(str(inside.readlink()) == "../vendor/blkmig", f"a link to {inside.readlink()}")
     check(install("--undo", root).returncode == 0, "--undo failed")
-    check(inside.is_symlink() or inside.exists() == (how != "the project within the tree"), "--undo removed what was theirs")
+    check(inside.is_symlink() or inside.exists() == (how != "the project within the tree"),
+          "--undo removed what was theirs")
 
 
 @case(["of another version", "with another block.c", "with another migration/meson.build", "without a stream",
@@ -117,5 +119,6 @@ def install_refuses(lab, what):
     done = install(root)
     check(done.returncode == 1, f"status {done.returncode}")
     check(done.stderr.startswith("install: "), done.stderr)
-    check(what != "with another migration/meson.build" or "'block-migration-host.c'" in done.stderr, "it does not say what to do")
+    check(what != "with another migration/meson.build" or "'block-migration-host.c'" in done.stderr,
+          "it does not say what to do")
     check(content(root) == before and not (root / "subprojects/blkmig").is_symlink(), "the tree was changed")

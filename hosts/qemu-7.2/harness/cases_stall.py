@@ -69,7 +69,8 @@ def cancel_while(lab, source, target, resume):
     source.cmd("migrate_cancel")
     answers(source)
     status = source.migration()["status"]
-    check(status in ("cancelling", "cancelled"), f"it is {status} after the cancel: {source.migration()}, {target.log()}")
+    check(status in ("cancelling", "cancelled"),
+          f"it is {status} after the cancel: {source.migration()}, {target.log()}")
     lab.note(f"{status} while the storage stalls")
     resume()
     source.wait_migration("cancelled")
@@ -116,7 +117,8 @@ def nbd_dies(lab, style):
 
 @case()
 def nbd_stalls_a_job(lab):
-    """A mirror pivots when its stalled NBD server goes on, while zeroes are looked for: the monitor answers, the migration ends"""
+    """A mirror pivots when its stalled NBD server goes on, while zeroes are looked for: the monitor answers, the
+    migration ends"""
     one, other, _ = two_images(lab, "raw")
     nbd = NBD(lab, one, "raw")
     scsi = [*THREAD, "-device", "virtio-scsi-pci,id=scsi0,iothread=thread0"]
@@ -125,7 +127,8 @@ def nbd_stalls_a_job(lab):
     try:
         source, target = start(lab, [*scsi, "-blockdev", storage, *device],
                                [*scsi, *disk("disk0", other, "raw")[:2], *device])
-        source.cmd("drive-mirror", job_id="job0", device="disk0", target=str(lab.path("copy")), format="qcow2", sync="full",
+        source.cmd("drive-mirror", job_id="job0", device="disk0", target=str(lab.path("copy")), format="qcow2",
+                   sync="full",
                    node_name="copy")
         source.qmp.wait_event("BLOCK_JOB_READY")
         source.migrate(lab.uri(), bandwidth=16 * MIB, capabilities=["zero-blocks"])
@@ -144,7 +147,8 @@ def nbd_stalls_a_job(lab):
 
 @case(["reads", "writes"], STYLES)
 def file_stalls(lab, what, style):
-    """A file's reads at the source or writes at the destination stall, cancel: the monitor answers, and the next migration arrives"""
+    """A file's reads at the source or writes at the destination stall, cancel: the monitor answers, and the next
+    migration arrives"""
     one, other, disks = two_images(lab, style)
     hold = lab.path(f"hold-{what}")
     vms = []

@@ -154,7 +154,8 @@ class Commands:
 
     def parameters(self, vm, action):
         # One that must not end yet (Round.slow) stays as slow as it is.
-        speed = {"max_bandwidth": MIB * (8 + action["pick"] % 64)} if self.plan["asks"] or not self.plan["writes"] else {}
+        fast = self.plan["asks"] or not self.plan["writes"]
+        speed = {"max_bandwidth": MIB * (8 + action["pick"] % 64)} if fast else {}
         ask(vm, "migrate-set-parameters", downtime_limit=[1, 30, 200][action["pick"] % 3], **speed)
 
     def bad(self, vm, action):
@@ -169,12 +170,14 @@ class Commands:
     # Jobs
 
     def backup(self, vm, action):
-        ask(vm, "drive-backup", device=self.name(action), job_id=f"job{action['number']}", target=self.file(action, "backup"), format="qcow2",
+        ask(vm, "drive-backup", device=self.name(action), job_id=f"job{action['number']}",
+            target=self.file(action, "backup"), format="qcow2",
             sync="full", **self.speed(action))
 
     def mirror(self, vm, action):
         # A -blockdev keeps its name only if the target's node gets one of its own.
-        ask(vm, "drive-mirror", device=self.name(action), job_id=f"job{action['number']}", target=self.file(action, "mirror"), format="qcow2",
+        ask(vm, "drive-mirror", device=self.name(action), job_id=f"job{action['number']}",
+            target=self.file(action, "mirror"), format="qcow2",
             sync="full", node_name=f"mirror{action['number']}", **self.speed(action))
 
     def stream(self, vm, action):
@@ -196,11 +199,13 @@ class Commands:
     # Disks
 
     def snapshot(self, vm, action):
-        ask(vm, "blockdev-snapshot-sync", node_name=self.node(action), snapshot_file=self.file(action, "snapshot"), format="qcow2",
+        ask(vm, "blockdev-snapshot-sync", node_name=self.node(action), snapshot_file=self.file(action, "snapshot"),
+            format="qcow2",
             snapshot_node_name=f"snapshot{action['number']}")
 
     def resize(self, vm, action):
-        ask(vm, "block_resize", node_name=self.node(action), size=self.disk(action)["size"] // 512 * 512 + [512, MIB, 3 * MIB][action["pick"] % 3])
+        ask(vm, "block_resize", node_name=self.node(action),
+            size=self.disk(action)["size"] // 512 * 512 + [512, MIB, 3 * MIB][action["pick"] % 3])
 
     def reopen(self, vm, action):
         d = self.disk(action)
@@ -236,7 +241,8 @@ class Commands:
     def device_add(self, vm, action):
         ask(vm, "blockdev-add", driver="null-co", node_name=f"hot{action['number']}", size=MIB, read_zeroes=True)
         bus = f"scsi{action['pick'] % 2}.0"
-        ask(vm, "device_add", driver="scsi-hd", id=f"hotdev{action['number']}", bus=bus, scsi_id=6, drive=f"hot{action['number']}")
+        ask(vm, "device_add", driver="scsi-hd", id=f"hotdev{action['number']}", bus=bus, scsi_id=6,
+            drive=f"hot{action['number']}")
         self.added[action["side"]].append(f"hotdev{action['number']}")
 
     def device_del(self, vm, action):
@@ -254,7 +260,8 @@ class Commands:
         ask(vm, "blockdev-del", node_name=nodes.pop() if nodes else self.node(action))
 
     def drive_add(self, vm, action):
-        answer = ask(vm, "human-monitor-command", command_line=f"drive_add 0 if=none,id=extra{action['number']},driver=null-co,read-zeroes=on,size=1M")
+        drive = f"if=none,id=extra{action['number']},driver=null-co,read-zeroes=on,size=1M"
+        answer = ask(vm, "human-monitor-command", command_line=f"drive_add 0 {drive}")
         if answer.strip() != "OK":
             raise QMPError(answer.strip())
         self.drives[action["side"]].append(f"extra{action['number']}")
@@ -263,15 +270,18 @@ class Commands:
         hmp(vm, f"drive_del {self.disk(action)['name']}")
 
     def set_iothread(self, vm, action):
-        ask(vm, "x-blockdev-set-iothread", node_name=self.node(action), iothread=["io0", "io1", None][action["pick"] % 3], force=action["how"] < 0.7)
+        ask(vm, "x-blockdev-set-iothread", node_name=self.node(action),
+            iothread=["io0", "io1", None][action["pick"] % 3], force=action["how"] < 0.7)
 
     def throttle(self, vm, action):
-        hmp(vm, f"block_set_io_throttle {soak_disks.qdev(self.disk(action))} {MIB * (2 + action['pick'] % 32)} 0 0 0 0 0")
+        hmp(vm,
+            f"block_set_io_throttle {soak_disks.qdev(self.disk(action))} {MIB * (2 + action['pick'] % 32)} 0 0 0 0 0")
 
     def bitmap(self, vm, action):
         # Where the node is under a snapshot, no QEMU 7.2 could give up the disk: it can't store the bitmap.
         persistent = action["how"] < 0.5 and (action["side"], "snapshot") not in self.accepted
-        ask(vm, "block-dirty-bitmap-add", node=self.node(action), name=f"bitmap{action['number']}", persistent=persistent)
+        ask(vm, "block-dirty-bitmap-add", node=self.node(action), name=f"bitmap{action['number']}",
+            persistent=persistent)
 
     def unthrottle(self, vm):
         for d in self.plan["disks"]:

@@ -28,7 +28,8 @@ class Storage:
 
     def _start(self):
         pathlib.Path(self.socket).unlink(missing_ok=True)
-        self.process = subprocess.Popen([str(BUILD / "qemu-nbd"), "-t", "-e", "8", "-f", "raw", "-k", str(self.socket), str(self.image)],
+        self.process = subprocess.Popen([str(BUILD / "qemu-nbd"), "-t", "-e", "8", "-f", "raw", "-k", str(self.socket),
+                                         str(self.image)],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + BOUND
         while not pathlib.Path(self.socket).exists():
@@ -50,7 +51,8 @@ def arguments(disks, floppy):
     args = ["-object", "iothread,id=io0", "-object", "iothread,id=io1"]
     for iothread in (False, True):
         bus = "scsi1" if iothread else "scsi0"
-        args += ["-device", f"virtio-scsi-pci,id={bus},addr={0x11 if iothread else 0x10}" + (",iothread=io0" if iothread else "")]
+        args += ["-device",
+                 f"virtio-scsi-pci,id={bus},addr={0x11 if iothread else 0x10}" + (",iothread=io0" if iothread else "")]
     for d, is_now in disks:
         n, image = d["number"], is_now["image"]
         file = (f"driver=nbd,server.type=unix,server.path={is_now['nbd']},reconnect-delay={BOUND}" if is_now["nbd"]
@@ -62,15 +64,17 @@ def arguments(disks, floppy):
             args += ["-blockdev", f"{file},node-name=f{n}"]
             backing = ""
             if is_now.get("base"):
-                # By a name of its own, which a commit leaves the disk with: what QEMU calls it can't be asked for again.
+                # By a name of its own, which the disk keeps after a commit: that of QEMU could not be asked for.
                 args += ["-blockdev", f"driver=file,filename={is_now['base']},node-name=g{n}",
                          "-blockdev", f"driver=qcow2,node-name=base{n},file=g{n}"]
                 backing = f",backing=base{n}"
             args += ["-blockdev", f"driver={is_now['format']},node-name={is_now['name']},file=f{n}{backing}"]
         if d["bus"] == "virtio":
-            args += ["-device", f"virtio-blk-pci,id={d['id']},addr={5 + n},drive={is_now['name']}" + (",iothread=io0" if d["iothread"] else "")]
+            iothread = ",iothread=io0" if d["iothread"] else ""
+            args += ["-device", f"virtio-blk-pci,id={d['id']},addr={5 + n},drive={is_now['name']}{iothread}"]
         else:
-            args += ["-device", f"scsi-hd,id={d['id']},bus=scsi{int(d['iothread'])}.0,scsi-id={n},drive={is_now['name']}"]
+            args += ["-device",
+                     f"scsi-hd,id={d['id']},bus=scsi{int(d['iothread'])}.0,scsi-id={n},drive={is_now['name']}"]
     if floppy is not None:
         args += ["-drive", "if=none,id=fd0" + (f",file={floppy},format=raw" if floppy else ""),
                  "-device", "floppy,id=fdev,unit=0,drive=fd0,drive-type=144"]
@@ -112,6 +116,8 @@ def make_images(images, plan, folder):
 
 
 def check_clean(images, path, leaks_allowed):
-    done = subprocess.run([images.qemu_img, "check", "-q", "-f", "qcow2", str(path)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([images.qemu_img, "check", "-q", "-f", "qcow2", str(path)], capture_output=True, text=True,
+                          timeout=120, check=False)
     if done.returncode not in ((0, 3) if leaks_allowed else (0,)):
-        raise ImageError(f"qemu-img check {path}: status {done.returncode}: {(done.stdout + done.stderr).strip()[-400:]}")
+        said = (done.stdout + done.stderr).strip()[-400:]
+        raise ImageError(f"qemu-img check {path}: status {done.returncode}: {said}")

@@ -40,7 +40,8 @@ class Round:
         self.lines.append(f"{time.monotonic() - self.start_time:7.3f} {text}")
 
     def vm(self, name, args, incoming=None):
-        vm = VM(self.binary, self.folder, name, ["-name", "debug-threads=on", *args], incoming=incoming, accel=self.plan["accel"])
+        vm = VM(self.binary, self.folder, name, ["-name", "debug-threads=on", *args], incoming=incoming,
+                accel=self.plan["accel"])
         vm.qmp.socket.settimeout(BOUND)
         vm.asked = False
         self.vms.append(vm)
@@ -56,7 +57,8 @@ class Round:
             self.backtraces()
             raise
         except Gone as error:
-            raise Wrong(f"{error}: it has ended: {[(v.name, v.process.poll(), v.log()[-600:]) for v in self.vms]}") from None
+            states = [(v.name, v.process.poll(), v.log()[-600:]) for v in self.vms]
+            raise Wrong(f"{error}: it has ended: {states}") from None
         finally:
             try:
                 if hasattr(self, "commands"):
@@ -67,7 +69,8 @@ class Round:
             finally:
                 dead = self.end()
             if dead:
-                raise Wrong("; ".join(f"{vm.name} died of signal {-vm.process.returncode}: {vm.log()[-600:]}" for vm in dead))
+                raise Wrong("; ".join(f"{vm.name} died of signal {-vm.process.returncode}: {vm.log()[-600:]}"
+                                      for vm in dead))
 
     def end(self):
         """Ends all processes; returns those that had died of a signal that was not ours."""
@@ -75,21 +78,25 @@ class Round:
             vm.kill()
         for storage in self.storages.values():
             storage.end()
-        return [vm for vm in self.vms if vm.process.returncode < 0 and not (vm.killed and vm.process.returncode == -signal.SIGKILL)]
+        return [vm for vm in self.vms if vm.process.returncode < 0
+                and not (vm.killed and vm.process.returncode == -signal.SIGKILL)]
 
     def backtraces(self):
         """Who hangs may not do so in a replay: what can be known of it is kept, if there is a gdb."""
         for vm in self.vms:
             if vm.alive() and shutil.which("gdb"):
                 with open(self.folder / f"{vm.name}.backtrace", "wb") as file:
-                    subprocess.run(["gdb", "-q", "-batch", "-ex", "thread apply all bt", "-p", str(vm.process.pid)], stdin=subprocess.DEVNULL,
+                    subprocess.run(["gdb", "-q", "-batch", "-ex", "thread apply all bt", "-p", str(vm.process.pid)],
+                                   stdin=subprocess.DEVNULL,
                                    stdout=file, stderr=subprocess.STDOUT, timeout=BOUND, check=False)
 
     def _run(self):
         plan, folder = self.plan, self.folder
         soak_disks.make_images(self.images, plan, folder)
         floppy = {"none": None, "empty": "", "medium": folder / "medium"}[plan["floppy"]]
-        now = [(d, {"image": d["image"], "name": d["name"], "format": d["format"], "nbd": self.serve("source", d, d["image"]),
+        now = [(d,
+                {"image": d["image"], "name": d["name"], "format": d["format"],
+                 "nbd": self.serve("source", d, d["image"]),
                     "base": d.get("base")}) for d in plan["disks"]]
         self.source = self.vm("source", soak_disks.arguments(now, floppy))
         blocks = ask(self.source, "query-block")
@@ -140,14 +147,16 @@ class Round:
         return self.vm(name, soak_disks.arguments(disks, floppy), incoming=f"unix:{self.folder / name}.sock")
 
     def act(self, action):
-        # What comes after the block layer was taken down ends in a crash of any QEMU 7.2: it still serves its monitor then.
+        # What comes after the block layer was taken down ends in a crash of any QEMU 7.2: it still serves its monitor
+        # then.
         asked = self.commands.vms[action["side"]].asked
         result, why = ("gone", "it was asked to end") if asked else self.commands.send(action)
         self.results.append((action["side"], action["kind"], result))
         self.log(f"{describe(action)}: {result} {why}")
 
     def capabilities(self, vm, asks):
-        names = {"return-path": self.plan["return_path"], "zero-blocks": self.plan["zero_blocks"], "pause-before-switchover": asks}
+        names = {"return-path": self.plan["return_path"], "zero-blocks": self.plan["zero_blocks"],
+                 "pause-before-switchover": asks}
         ask(vm, "migrate-set-capabilities", capabilities=[{"capability": n, "state": s} for n, s in names.items()])
 
     def threads(self):
@@ -161,7 +170,8 @@ class Round:
         return names
 
     def wait_cleanup(self):
-        """A migration is called ended before it is: QEMU 7.2 would mix it up with the next, and starts the guest again last."""
+        """A migration is called ended before it is: QEMU 7.2 would mix it up with the next, and starts the guest
+        again last."""
         deadline = time.monotonic() + BOUND
         while (ask(self.source, "query-migrate").get("status") not in (None, *ENDED)
                or self.threads() & {"live_migration", "return path"}):
@@ -208,8 +218,10 @@ class Round:
                 if status in ENDED:
                     self.log(f"migration: {status} {info.get('error-desc', '')}")
                     return status
-                if plan["asks"] and status == "cancelling" and continue_at != "sent" and self.status(self.source) == "finish-migrate":
-                    # Any QEMU 7.2 that is cancelled at the moment when it pauses before the switchover stays there for ever.
+                if (plan["asks"] and status == "cancelling" and continue_at != "sent"
+                        and self.status(self.source) == "finish-migrate"):
+                    # Any QEMU 7.2 that is cancelled at the moment when it pauses before the switchover stays there
+                    # for ever.
                     paused_since = paused_since or passed
                     if passed > paused_since + 10:
                         raise Stuck
@@ -258,7 +270,8 @@ class Round:
         """Returns whether the disk took it."""
         device = d["name"] if d["style"] == "drive" else f"-d {soak_disks.qdev(d)}"
         before = len(self.source.log())
-        answer = ask(self.source, "human-monitor-command", command_line=f'qemu-io {device} "{command}"') + self.source.log()[before:]
+        answer = ask(self.source, "human-monitor-command", command_line=f'qemu-io {device} "{command}"')
+        answer += self.source.log()[before:]
         return "failed" not in answer and "Error" not in answer and "not found" not in answer
 
     def status(self, vm):
@@ -306,7 +319,8 @@ class Round:
                 except Gone:
                     pass
                 self.exit_of(vm, 0)
-        gone = {kind for side, kind in self.commands.accepted if side == "target"} & {"eject", "insert", "drive_del", "device_del", "reset"}
+        done = {kind for side, kind in self.commands.accepted if side == "target"}
+        gone = done & {"eject", "insert", "drive_del", "device_del", "reset"}
         for device, found in one.items():
             if device not in other:
                 if not gone and target.name == "target":
