@@ -14,7 +14,7 @@ demo: $(BUILD)/build.ninja
 test: $(BUILD)/build.ninja
 	$(MESON) test -C $(BUILD) --print-errorlogs
 
-# To PREFIX, below DESTDIR. Root need not have Rust: what a user has built with "make build-for-install" is taken as it is.
+# To PREFIX, below DESTDIR. Root need not have Rust: what a user built with "make build-for-install" is taken as it is.
 install:
 	[ -e $(BUILD)-install/libblkmig.a ] || $(MAKE) build-for-install
 	$(MESON) install -C $(BUILD)-install --no-rebuild

@@ -11,13 +11,16 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 use blkmig::buffers::{Buffer, is_zero};
+use blkmig::call::CallContext;
+use blkmig::device_name::DeviceName;
 use blkmig::error::Errno;
 use blkmig::geometry::{Geometry, Sector, Sectors};
 use blkmig::host::{Device, Extent, Host, Stream};
 use blkmig::request::ReadRequest;
-use blkmig::source::{Link, Outgoing, Settings};
+use blkmig::settings::Settings;
+use blkmig::source::Outgoing;
 use blkmig::status::Status;
-use blkmig::wire::{Header, block_prefix};
+use blkmig::wire::Record;
 
 const CHUNK: usize = 1 << 20;
 const CHUNK_SECTORS: u64 = 2048;
@@ -34,10 +37,20 @@ fn zero_test(c: &mut Criterion) {
 }
 
 fn wire(c: &mut Criterion) {
-    let header = Header::Block(Sector(123 * CHUNK_SECTORS));
-    c.bench_function("a block's prefix", |b| b.iter(|| block_prefix(black_box(header), black_box(b"virtio0"))));
-    let bytes = header.encode();
-    c.bench_function("a header decoded", |b| b.iter(|| Header::decode(black_box(bytes))));
+    let record = Record::Block("virtio0".into(), Sector(123 * CHUNK_SECTORS));
+    c.bench_function("a record encoded", |b| b.iter(|| black_box(&record).encode()));
+    let bytes = record.encode();
+    c.bench_function("a record decoded", |b| {
+        b.iter(|| {
+            let mut left = black_box(&bytes[..]);
+            Record::decode(|into, _| {
+                let (taken, rest) = left.split_at(into.len());
+                into.copy_from_slice(taken);
+                left = rest;
+                Ok(())
+            })
+        });
+    });
 }
 
 /// A disk that holds nothing, is not allocated, and whose reads are answered at once.
@@ -72,7 +85,7 @@ impl Host for Thin {
     fn devices(&self) -> Vec<Thin> {
         vec![self.clone()]
     }
-    fn find(&self, _: &[u8]) -> Option<Thin> {
+    fn find(&self, _: &DeviceName) -> Option<Thin> {
         None
     }
     fn drain(&self) {}
@@ -89,8 +102,8 @@ impl Device for Thin {
         true
     }
 
-    fn name(&self) -> Vec<u8> {
-        b"thin".to_vec()
+    fn name(&self) -> DeviceName {
+        "thin".into()
     }
     fn length(&self) -> Result<i64, Errno> {
         Ok(i64::try_from(self.0.borrow().chunks).unwrap() * (1 << 20))
@@ -99,7 +112,7 @@ impl Device for Thin {
         false
     }
     fn allocated(&self, range: Sectors) -> Result<Extent, Errno> {
-        Ok(Extent { is: false, sectors: range.count.into() })
+        Ok(Extent { holds: false, sectors: range.count.into() })
     }
     fn read(&self, request: ReadRequest) -> Result<(), Errno> {
         request.complete(0, Ok(()));
@@ -161,19 +174,11 @@ impl Stream for Sink {
 
 /// A migration of a disk of so many chunks whose bulk phase is over.
 fn migration(disk: &Thin) -> Outgoing<Thin> {
-    let settings = Settings {
-        geometry: Geometry::QEMU,
-        max_buffers: 64,
-        max_reads: 16,
-        max_writes: 16,
-        zero_blocks: false,
-        accept_tail_garbage: false,
-        shared_base: true,
-    };
-    let mut link = Link { stream: &mut Sink, monitor: None };
-    let mut migration = Outgoing::start(Arc::new(disk.clone()), settings, Arc::new(Status::default()), &mut link)
+    let settings = Settings { shared_base: true, ..Settings::default_for(Geometry::QEMU) };
+    let mut call = CallContext { stream: &mut Sink, monitor: None };
+    let mut migration = Outgoing::start(Arc::new(disk.clone()), settings, Arc::new(Status::default()), &mut call)
         .expect("nothing fails here");
-    while !migration.iterate(&mut link).expect("nothing fails here").can_finish {}
+    while !migration.iterate(&mut call).expect("nothing fails here").can_finish {}
     migration
 }
 
@@ -182,14 +187,14 @@ fn dirty_search(c: &mut Criterion) {
     for (size, chunks) in [("16 GiB", 1 << 14), ("16 TiB", 1 << 24)] {
         let disk = Thin::new(chunks);
         let mut migration = migration(&disk);
-        let mut link = Link { stream: &mut Sink, monitor: None };
-        group.bench_function(format!("of {size} with nothing dirty"), |b| b.iter(|| migration.iterate(&mut link)));
+        let mut call = CallContext { stream: &mut Sink, monitor: None };
+        group.bench_function(format!("of {size} with nothing dirty"), |b| b.iter(|| migration.iterate(&mut call)));
         group.bench_function(format!("of {size} with 64 chunks dirty"), |b| {
             b.iter(|| {
                 for i in 0..64 {
                     disk.set(i * (chunks / 64), true);
                 }
-                migration.iterate(&mut link)
+                migration.iterate(&mut call)
             });
         });
     }

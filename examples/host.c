@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A complete host of libblkmig: two disks in memory, a guest that writes to them meanwhile, and their migration from
- * this process to another one over a socket. At the end it compares them. host.cpp is the same with a guest in a
- * thread of its own.
+ * A complete host of libblkmig: two disks in memory, which migrate from this process to another one over a socket while
+ * a guest writes to them. At the end it compares them. In host.cpp, the guest has its own thread.
  *
  *     cc host.c $(pkg-config --cflags --libs blkmig) -o host && ./host
  */
@@ -23,8 +22,7 @@
 
 enum { SECTOR = 512, CHUNK_SECTORS = 2048, DISKS = 2 };
 
-/* ---- Disks. The library knows this type, and that of the stream, by their names alone: they hold what the host
- * needs. ---- */
+/* ---- Disks. The library only knows the names of this type and of the stream's: they hold what the host needs. ---- */
 
 struct BlockDriverState {
     const char *name;
@@ -75,8 +73,8 @@ static void dirty_change(BlockDriverState *bs, int64_t sector, int nb_sectors, b
     }
 }
 
-/* The guest's writes, and on the destination the library's. The bit is set when the write has ended: one that was set
- * before could be reset, and the old data read, in between. */
+/* The guest's writes, and on the destination the library's. The bit is set after the data: if it was set before them,
+ * it could be reset, and the old data read, in between. */
 static int disk_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, int nb_sectors)
 {
     memcpy(bs->data + sector * SECTOR, buf, (size_t)nb_sectors * SECTOR);
@@ -85,7 +83,7 @@ static int disk_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, 
 }
 
 /* A read may complete before this returns, as here, or later on any thread: then set BLK_MIG_HOST_THREADED, and let
- * aio_flush wait for all of them. Other than NULL means that it was started; cb is called exactly once. */
+ * aio_flush wait for all of them. Any result but NULL means that it was started; cb is called exactly once. */
 static void *disk_aio_read(BlockDriverState *bs, int64_t sector, uint8_t *buf, int nb_sectors, BlkMigCompletion *cb,
                            void *opaque)
 {
@@ -179,8 +177,8 @@ static void log_message(int level, const char *text)
 
 static int set_host(void)
 {
-    /* A function that is not named is NULL. The header says which may be, and what the library does without them. A
-     * host whose disks outlast a power failure has flush, too, or "received" would say too much. */
+    /* A function that is not set here is NULL. The header says which may be NULL, and what the library does without it.
+     * A host whose disks survive a power failure needs flush as well, or "received" would promise too much. */
     const BlkMigBdrvOps bdrv = {
         .struct_size = sizeof(bdrv), .iterate = disk_iterate, .find = disk_find, .get_device_name = disk_name,
         .getlength = disk_length, .is_read_only = disk_is_read_only, .is_allocated = disk_is_allocated,
@@ -192,9 +190,9 @@ static int set_host(void)
     };
     const BlkMigFileOps file = {
         .struct_size = sizeof(file), .put_buffer = file_put_buffer, .put_byte = file_put_byte,
-        .put_be64 = file_put_be64, .get_buffer = file_get_buffer, .get_byte = file_get_byte, .get_be64 = file_get_be64,
-        .rate_limit = file_rate_limit, .get_rate_limit = file_get_rate_limit, .has_error = file_has_error,
-        .set_error = file_set_error, .flush = file_flush,
+        .put_be64 = file_put_be64, .get_buffer = file_get_buffer, .get_byte = file_get_byte,
+        .get_be64 = file_get_be64, .rate_limit = file_rate_limit, .get_rate_limit = file_get_rate_limit,
+        .has_error = file_has_error, .set_error = file_set_error, .flush = file_flush,
     };
     const BlkMigSystemOps sys = {
         .struct_size = sizeof(sys), .register_savevm_live = register_savevm_live, .clock_ns = clock_ns,
@@ -204,8 +202,7 @@ static int set_host(void)
         .struct_size = sizeof(host), .abi_version = BLK_MIG_ABI_VERSION, .bdrv = &bdrv, .dirty = &dirty, .file = &file,
         .system = &sys,
     };
-    /* 8 MiB of memory on either side; and chunks of zeroes take a few bytes, but QEMU's original of 2011 can't read
-     * that. */
+    /* 8 MiB of memory on each side. A chunk of zeroes takes a few bytes, which QEMU's original of 2011 can't read. */
     const BlkMigOptions options = { .struct_size = sizeof(options), .max_buffers = 8, .zero_blocks = 1 };
     int ret = blk_mig_set_host(&host);     /* copies the tables */
     return ret < 0 ? ret : blk_mig_set_options(&options);

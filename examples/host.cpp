@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// A complete host of libblkmig in C++ (17 or later): the same as host.c, with a guest in a thread of its own, and reads
-// that complete on another thread. Source and destination are processes with a socket between them; at the end the
-// disks are compared.
+// A complete host of libblkmig in C++ (17 or later): as host.c, but the guest has its own thread, and reads complete on
+// another thread. Source and destination are processes with a socket between them. At the end the disks are compared.
 //
 //     c++ -std=c++20 -pthread host.cpp $(pkg-config --cflags --libs blkmig) -o host && ./host
 #include <blkmig.h>
@@ -34,7 +33,7 @@
 
 constexpr int64_t SECTOR = 512, CHUNK_SECTORS = 2048;
 
-// ---- Disks. The library only knows the names of this type and that of the stream: they hold what the host needs. ----
+// ---- Disks. The library only knows the names of this type and of the stream's: they hold what the host needs. ----
 
 struct BlockDriverState {
     std::string name;
@@ -62,8 +61,8 @@ static int disk_read(BlockDriverState *bs, int64_t sector, uint8_t *buf, int nb_
     return 0;
 }
 
-// The guest's writes, and on the destination the library's. The bit is set when the write has ended: if it was set
-// before, it could be reset, and the old data read, in between.
+// The guest's writes, and on the destination the library's. The bit is set after the data: if it was set before them,
+// it could be reset, and the old data read, in between.
 static int disk_write(BlockDriverState *bs, int64_t sector, const uint8_t *buf, int nb_sectors)
 {
     std::lock_guard guard(disks_lock);
@@ -164,8 +163,8 @@ struct QEMUFile {
     }
 };
 
-// ---- The tables. A lambda that captures nothing is a function for C; none of them may throw. What is not named is
-// NULL: the header says which may be. (With C++20's designated initializers g++ -Wextra asks for all of them.) ----
+// ---- The tables. A lambda that captures nothing is a function for C; none of them may throw. A function not set
+// is NULL: the header says which may be. (With C++20's designated initializers g++ -Wextra asks for all of them.) ----
 
 template <class Table> static Table table()
 {
@@ -174,7 +173,7 @@ template <class Table> static Table table()
     return t;
 }
 
-static BlkMigBdrvOps bdrv_table()
+static BlkMigBdrvOps device_functions()
 {
     auto bdrv = table<BlkMigBdrvOps>();
     bdrv.iterate = [](BlkMigDeviceVisitor *it, void *opaque) {
@@ -203,7 +202,7 @@ static BlkMigBdrvOps bdrv_table()
     return bdrv;
 }
 
-static BlkMigDirtyOps dirty_table()
+static BlkMigDirtyOps dirty_functions()
 {
     auto dirty = table<BlkMigDirtyOps>();
     dirty.set_tracking = [](BlockDriverState *bs, int enable) {
@@ -226,7 +225,7 @@ static BlkMigDirtyOps dirty_table()
     return dirty;
 }
 
-static BlkMigFileOps file_table()
+static BlkMigFileOps file_functions()
 {
     auto file = table<BlkMigFileOps>();
     file.put_buffer = [](QEMUFile *f, const uint8_t *buf, int size) { f->put(buf, static_cast<size_t>(size)); };
@@ -245,7 +244,7 @@ static BlkMigFileOps file_table()
     return file;
 }
 
-static BlkMigSystemOps system_table()
+static BlkMigSystemOps system_functions()
 {
     auto sys = table<BlkMigSystemOps>();
     // Hosts that call blk_mig_init get their callbacks here; this one calls the functions itself.
@@ -266,10 +265,10 @@ static BlkMigSystemOps system_table()
 
 static int set_host()
 {
-    const auto bdrv = bdrv_table();
-    const auto dirty = dirty_table();
-    const auto file = file_table();
-    const auto sys = system_table();
+    const auto bdrv = device_functions();
+    const auto dirty = dirty_functions();
+    const auto file = file_functions();
+    const auto sys = system_functions();
     auto host = table<BlkMigHost>();
     host.abi_version = BLK_MIG_ABI_VERSION;
     host.flags = BLK_MIG_HOST_THREADED;    // completions come on another thread: iterate may block for one
@@ -277,7 +276,7 @@ static int set_host()
     host.dirty = &dirty;
     host.file = &file;
     host.system = &sys;
-    // 8 MiB of memory on either side. Chunks of zeroes take a few bytes, which QEMU's original of 2011 cannot read.
+    // 8 MiB of memory on each side. A chunk of zeroes takes a few bytes, which QEMU's original of 2011 can't read.
     auto options = table<BlkMigOptions>();
     options.max_buffers = 8;
     options.zero_blocks = 1;
@@ -313,7 +312,7 @@ static int migrate(QEMUFile *f)
         f->put_number(SECTION, 1);
         ret = blk_mig_save_iterate(f, nullptr);
     }
-    // No write may be under way when the last stage begins. After an error a real guest would keep running.
+    // No write may be under way when the last stage begins. After an error, a real guest would continue.
     guest_runs = false;
     guest_thread.join();
     if (ret >= 0) {

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""A host of libblkmig in Python, with cffi: source and destination in one process, and the stream a bytearray between
-them.
+"""A host of libblkmig in Python, with cffi: source and destination in one process, with a bytearray as the stream.
 
 usage: host.py [blkmig.h [libblkmig.so]]"""
 import ctypes.util
@@ -24,8 +23,7 @@ lib = ffi.dlopen(sys.argv[2] if len(sys.argv) > 2 else ctypes.util.find_library(
 CHUNK_SECTORS, SECTOR = 2048, 512
 from_disk = bytearray(b"\xd5" * (5 << 20) + bytes(3 * SECTOR))   # the last chunk may be shorter than the others
 to_disk = bytearray(len(from_disk))
-# To the library a device is a pointer that it only hands back: iterate visits the source's, find gives the
-# destination's.
+# For the library, a device is a pointer that it hands back: iterate visits the source's, find gives the destination's.
 FROM, TO, NAME = ffi.cast("BlockDriverState *", 1), ffi.cast("BlockDriverState *", 2), ffi.new("char[]", b"system")
 dirty, stream, errors, kept = set(), bytearray(), [], []
 
@@ -73,8 +71,9 @@ def table(kind, **functions):
     for field, function in functions.items():
         pointer = dict(ffi.typeof(kind).fields)[field].type
         # One that raises gives -EIO where that can be: cffi's 0 would be a success.
-        number = pointer.result.cname in ("int", "int64_t")
-        error = -5 if number else ffi.NULL if pointer.result.kind == "pointer" else None
+        error = ffi.NULL if pointer.result.kind == "pointer" else None
+        if pointer.result.cname in ("int", "int64_t"):
+            error = -5
         callback = ffi.callback(pointer, function, error)
         setattr(made, field, callback)
         kept.append(callback)   # or Python frees it while the library may still call it
@@ -113,8 +112,8 @@ def check(ret):
 
 host = ffi.new("BlkMigHost *", [ffi.sizeof("BlkMigHost"), lib.BLK_MIG_ABI_VERSION, 0] + host_tables)
 check(lib.blk_mig_set_host(host))
-check(lib.blk_mig_set_options(ffi.new("BlkMigOptions *",
-                                      {"struct_size": ffi.sizeof("BlkMigOptions"), "max_buffers": 2})))
+options = ffi.new("BlkMigOptions *", {"struct_size": ffi.sizeof("BlkMigOptions"), "max_buffers": 2})
+check(lib.blk_mig_set_options(options))
 check(lib.blk_mig_save_setup(f, ffi.NULL))
 steps, limit = 0, 1 << 20   # the bytes that may be left when the guest is stopped
 while lib.blk_mig_save_pending_switchover(ffi.NULL, limit) > limit:

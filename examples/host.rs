@@ -6,12 +6,14 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use blkmig::call::CallContext;
+use blkmig::device_name::DeviceName;
 use blkmig::error::Errno;
 use blkmig::geometry::{Geometry, Sector, Sectors};
 use blkmig::host::{Device, Extent, Host, Stream};
-use blkmig::module::{Module, Options};
+use blkmig::instance::Instance;
 use blkmig::request::ReadRequest;
-use blkmig::source::Link;
+use blkmig::settings::Options;
 
 /// A disk: its bytes, and for each chunk whether the guest has written to it.
 #[derive(Clone)]
@@ -29,8 +31,8 @@ impl Disk {
         f(bytes, dirty)
     }
 
-    /// The chunk's bit is set when the write has ended: if it was set before, it could be reset, and the old data read,
-    /// in between.
+    /// The chunk's bit is set after the data: if it was set before them, it could be reset, and the old data read, in
+    /// between.
     fn guest_writes(&self, at: usize, byte: u8) {
         self.with(|bytes, dirty| {
             bytes[at..at + 512].fill(byte);
@@ -49,8 +51,8 @@ fn byte(sector: Sector) -> usize {
 
 /// What has a default in these traits is optional: a real host has more of it.
 impl Device for Disk {
-    fn name(&self) -> Vec<u8> {
-        b"system".to_vec()
+    fn name(&self) -> DeviceName {
+        "system".into()
     }
     fn is_same(&self, other: &Disk) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -62,7 +64,7 @@ impl Device for Disk {
         false
     }
     fn allocated(&self, range: Sectors) -> Result<Extent, Errno> {
-        Ok(Extent { is: true, sectors: range.count.into() }) // there is no backing file
+        Ok(Extent { holds: true, sectors: range.count.into() }) // there is no backing file
     }
     fn read(&self, mut request: ReadRequest) -> Result<(), Errno> {
         let Sectors { start, .. } = request.sectors();
@@ -98,8 +100,8 @@ impl Host for OneDisk {
     fn devices(&self) -> Vec<Disk> {
         vec![self.0.clone()]
     }
-    fn find(&self, name: &[u8]) -> Option<Disk> {
-        (name == self.0.name()).then(|| self.0.clone())
+    fn find(&self, name: &DeviceName) -> Option<Disk> {
+        (*name == self.0.name()).then(|| self.0.clone())
     }
     fn drain(&self) {} // nothing is ever in flight
     fn now_ns(&self) -> i64 {
@@ -140,23 +142,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The last chunk is short.
     let [from_disk, to_disk] = [0xd5, 0xee].map(|byte| Disk::new(vec![byte; (9 << 20) + 3 * 512]));
     let [from, to] = [&from_disk, &to_disk].map(|disk| {
-        let module = Module::new(Geometry::QEMU);
-        module.set_host(OneDisk(disk.clone(), Instant::now())).map(|()| module)
+        let instance = Instance::new(Geometry::QEMU);
+        instance.set_host(OneDisk(disk.clone(), Instant::now())).map(|()| instance)
     });
     let (from, to, mut stream) = (from?, to?, Queue::default());
     from.set_options(Options { max_buffers: 2, ..Options::default() })?;
 
     // Each call writes a section, which the other side loads.
-    from.setup(&mut Link { stream: &mut stream, monitor: None })?;
+    from.setup(&mut CallContext { stream: &mut stream, monitor: None })?;
     to.load(&mut stream, 1)?;
     let (mut steps, limit) = (0, 1 << 20); // the bytes that may be left when the guest is stopped
     while from.pending_switchover(limit) > limit {
-        from.iterate(&mut Link { stream: &mut stream, monitor: None })?;
+        from.iterate(&mut CallContext { stream: &mut stream, monitor: None })?;
         to.load(&mut stream, 1)?;
         from_disk.guest_writes(steps % 100 * 512, steps.to_le_bytes()[0]);
         steps += 1;
     }
-    from.complete(&mut Link { stream: &mut stream, monitor: None })?; // the guest stands still
+    from.complete(&mut CallContext { stream: &mut stream, monitor: None })?; // the guest stands still
     to.load(&mut stream, 1)?;
 
     println!("migrated in {steps} steps while the guest wrote");

@@ -43,7 +43,7 @@ def library(args):
 
 
 def remap(args, command):
-    """Keeps the names of this machine's folders out of what is built: panics and debuggers know crates and files without."""
+    """Keeps the names of this computer's folders out of what is built. Panics and debuggers do not need them."""
     home = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo")
     folders = {pathlib.Path(args.manifest).parent: "blkmig", home / "registry" / "src": "registry",
                pathlib.Path(args.target_dir): "target"}
@@ -63,7 +63,7 @@ def remap(args, command):
 def hide(args, archive, folder):
     """Makes an archive that defines the functions of blkmig.h and nothing else of it.
 
-    Each static library that rustc makes has the whole of Rust's standard library in it, so a program could not link two of
+    Each static library that rustc makes contains all of Rust's standard library, so a program could not link two of
     them. What the functions need goes into one object file here, and all names but theirs become local to it.
     """
     def tool(name, *arguments):
@@ -88,7 +88,8 @@ def native_libs(args):
     with tempfile.TemporaryDirectory() as folder:
         empty = pathlib.Path(folder, "empty.rs")
         empty.write_text("")
-        command = [args.rustc, "--crate-type", "staticlib", "--print", "native-static-libs", "--out-dir", folder, str(empty)]
+        command = [args.rustc, "--crate-type", "staticlib", "--print", "native-static-libs", "--out-dir", folder,
+                   str(empty)]
         if args.target:
             command += ["--target", args.target]
         rustc = subprocess.run(command, stderr=subprocess.PIPE, text=True)
@@ -99,7 +100,8 @@ def native_libs(args):
             print(" ".join(name for name in libraries.split() if name != "-lgcc_s"))
             return 0
     what = f"for {args.target} " if args.target else ""
-    sys.stderr.write(f"{args.rustc} can't build a library {what}(is Rust's standard library for it there?): {rustc.stderr}")
+    sys.stderr.write(f"{args.rustc} can't build a library {what}(is Rust's standard library for it there?): "
+                     f"{rustc.stderr}")
     return 1
 
 

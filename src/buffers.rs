@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The bounded pool of chunk buffers: what bounds the module's memory.
 //!
-//! Beside `ffi/` the only file with unsafe code: the standard library has no safe way to memory of the system's own. That is
-//! aligned to pages and zero without any work, and goes back to the system when it is freed: buffers that malloc gives stay
-//! with it, in the arena of whichever thread freed them, and the host's process grows from migration to migration.
+//! Beside `ffi/` the only file with unsafe code: the standard library has no safe way to memory of the system's
+//! own. That is aligned to pages and zero without any work, and goes back to the system when it is freed:
+//! buffers that malloc gives stay with it, in the arena of whichever thread freed them, and the host's process
+//! grows from migration to migration.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -18,8 +19,8 @@ use crate::status::Status;
 /// Alignment of every buffer in bytes, which that of pages is: what `O_DIRECT` wants of the hosts' files.
 pub const ALIGNMENT: usize = 4096;
 
-/// At most `limit` buffers of one size. Memory is taken when it is first needed and kept until the pool and the last of its
-/// buffers are gone.
+/// At most `limit` buffers of one size. Memory is taken when it is first needed and kept until the pool and the
+/// last of its buffers are gone.
 #[derive(Clone)]
 pub struct Pool(Arc<Shared>);
 

@@ -5,6 +5,8 @@
 use std::collections::TryReserveError;
 use std::{fmt, io};
 
+use crate::device_name::DeviceName;
+
 /// An error number, positive, as in errno.h.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(i32);
@@ -68,16 +70,18 @@ impl fmt::Debug for Errno {
 }
 
 /// Why a call failed. Its text is one line for the host's user; devices stand in it by name.
+///
+/// Texts that begin with a capital letter are the original's, which people may look for in their logs; their
+/// words stay.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // the texts say it
 pub enum Error {
     // The host and its calls.
-    #[error("no host: blk_mig_set_host has not been called")]
+    #[error("no host has been set")]
     NoHost,
-    #[error("{0}")]
-    BadTable(String),
-    #[error("{0} is NULL")]
-    NullPointer(&'static str),
+    /// What a language's interface to the engine found wrong, in its own words.
+    #[error("{text}")]
+    Interface { text: String, errno: Errno },
     #[error("{field} is {value}; it may be 0 to {most}")]
     Option { field: &'static str, value: u32, most: u32 },
     #[error("a migration is running")]
@@ -86,22 +90,20 @@ pub enum Error {
     NotRunning,
     #[error("unknown stage {0}")]
     UnknownStage(i32),
-    #[error("register_savevm_live failed: {0}")]
-    Register(Errno),
     #[error("internal error, please report it: {0}")]
     Panic(String),
 
     // Setup.
     #[error("can't {why} device {device}: {errno}")]
-    Device { device: String, why: &'static str, errno: Errno },
+    Device { device: DeviceName, why: &'static str, errno: Errno },
     #[error("device {device} is {length} bytes long, which is no multiple of 512")]
-    OddLength { device: String, length: i64 },
+    OddLength { device: DeviceName, length: i64 },
     #[error("device {device} is {length} bytes long; more than 4 PiB can't be migrated")]
-    TooLong { device: String, length: i64 },
+    TooLong { device: DeviceName, length: i64 },
     #[error("the name of device {device} has {length} bytes; the stream carries 1 to 255")]
-    NameLength { device: String, length: usize },
+    NameLength { device: DeviceName, length: usize },
     #[error("two devices are named {0}: the destination could not tell them apart")]
-    DuplicateName(String),
+    DuplicateName(DeviceName),
     #[error("not enough memory for {0}")]
     NoMemory(String),
     #[error("not enough memory")]
@@ -109,21 +111,21 @@ pub enum Error {
 
     // Outgoing.
     #[error("Error reading sector {sector} of device {device}: {errno}")]
-    Read { device: String, sector: u64, errno: Errno },
+    Read { device: DeviceName, sector: u64, errno: Errno },
     #[error("the migration stream failed: {0}")]
     Stream(Errno),
-    #[error("the host's aio_flush returned with {0} requests in flight")]
+    #[error("the host has flushed its requests, but {0} of them have not completed")]
     Lost(usize),
     #[error("dirty tracking of device {device} answered {answer} when asked from sector {sector}")]
-    DirtyTracking { device: String, sector: u64, answer: i64 },
+    DirtyTracking { device: DeviceName, sector: u64, answer: i64 },
     #[error("device {0} is still being written to in the last stage")]
-    StillWritten(String),
+    StillWritten(DeviceName),
     #[error("device {device} was resized from {was} to {is} bytes while it was migrated")]
-    Resized { device: String, was: u64, is: i64 },
+    Resized { device: DeviceName, was: u64, is: i64 },
     #[error("device {0} went away before its migration ended")]
-    WentAway(String),
+    WentAway(DeviceName),
     #[error("device {0} came, or was replaced, while the others were migrated: what is on it would be lost")]
-    Appeared(String),
+    Appeared(DeviceName),
     #[error("{0} bytes are left after the last stage")]
     Unfinished(u64),
     #[error("the migration was set up on another stream")]
@@ -131,29 +133,30 @@ pub enum Error {
 
     // Incoming.
     #[error("Error unknown block device {0}")]
-    UnknownDevice(String),
+    UnknownDevice(DeviceName),
     #[error("Error getting length of block device {device}: {errno}")]
-    Length { device: String, errno: Errno },
+    Length { device: DeviceName, errno: Errno },
     #[error("device {0} is read-only")]
-    ReadOnly(String),
+    ReadOnly(DeviceName),
     #[error("Unknown flags {flags:#x} in the record with header {header:#018x}")]
     Flags { flags: u64, header: u64 },
     #[error("bad progress {0} %")]
     Progress(u64),
     #[error("a device name in the stream is empty or holds a NUL: {0}")]
-    Name(String),
+    Name(DeviceName),
     #[error(
-        "device {device} is {length} bytes long, but the source's at least {source_length}: what is past the end would be lost"
+        "device {device} is {length} bytes long, but the source's at least {source_length}: \
+         what is past the end would be lost"
     )]
-    TooShort { device: String, length: u64, source_length: u64 },
+    TooShort { device: DeviceName, length: u64, source_length: u64 },
     #[error("sector {sector} is past the end of device {device}, which has {total}")]
-    Address { device: String, sector: u64, total: u64 },
+    Address { device: DeviceName, sector: u64, total: u64 },
     #[error("the stream ended in the middle of {0}")]
     Short(&'static str),
     #[error("Error writing sector {sector} of device {device}: {errno}")]
-    Write { device: String, sector: u64, errno: Errno },
-    #[error("section version {0} is newer than version 1")]
-    Version(i32),
+    Write { device: DeviceName, sector: u64, errno: Errno },
+    #[error("section version {version} is newer than version {newest}")]
+    Version { version: i32, newest: i32 },
 }
 
 impl From<TryReserveError> for Error {
@@ -167,8 +170,8 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {
-            Error::Register(errno)
-            | Error::Stream(errno)
+            Error::Stream(errno)
+            | Error::Interface { errno, .. }
             | Error::Device { errno, .. }
             | Error::Read { errno, .. }
             | Error::Length { errno, .. }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The one seam: what the engine needs from a hypervisor.
 //!
-//! `ffi/` makes these traits of the C tables; the simulator in `tests/` makes them of nothing at all. Every method is called
-//! on the thread that called into the engine, and none while a lock of the engine is held, so a host may call back.
+//! `ffi/` makes these traits of the C tables; the simulator in `tests/` makes them of nothing at all. Every
+//! method is called on the thread that called into the engine, and none while a lock of the engine is held, so
+//! a host may call back.
 #![forbid(unsafe_code)]
 
 use crate::buffers::Buffer;
+use crate::device_name::DeviceName;
 use crate::error::{Errno, Error};
 use crate::geometry::{Sector, Sectors};
 use crate::request::{ReadRequest, WriteRequest};
@@ -19,7 +21,7 @@ pub trait Host {
     fn devices(&self) -> Vec<Self::Device>;
 
     /// The device of that name.
-    fn find(&self, name: &[u8]) -> Option<Self::Device>;
+    fn find(&self, name: &DeviceName) -> Option<Self::Device>;
 
     /// Returns when no request is in flight any more: each has been completed.
     fn drain(&self);
@@ -60,30 +62,30 @@ pub trait Host {
 /// What a host says of the sectors at the start of a range: the engine checks it before it believes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Whether they are what was asked for (allocated, zero).
-    pub is: bool,
-    /// For how many sectors that holds.
+    /// Whether what was asked (allocated, zero) holds for them.
+    pub holds: bool,
+    /// How many sectors the answer is about.
     pub sectors: i64,
 }
 
 /// A block device of the host.
 pub trait Device {
-    /// Its name's bytes, without a terminating NUL.
-    fn name(&self) -> Vec<u8>;
+    /// Its name.
+    fn name(&self) -> DeviceName;
 
     /// Whether both stand for one device, the writes to which are tracked as those to one.
     fn is_same(&self, other: &Self) -> bool;
 
-    /// Keeps the device from going away until [`release`](Device::release).
+    /// Keeps the device from going away until [`drop_ref`](Device::drop_ref).
     ///
     /// # Errors
     /// The host's error; see [`Errno::means_empty`].
-    fn hold(&self) -> Result<(), Errno> {
+    fn take_ref(&self) -> Result<(), Errno> {
         Ok(())
     }
 
-    /// Undoes one [`hold`](Device::hold).
-    fn release(&self) {}
+    /// Undoes one [`take_ref`](Device::take_ref).
+    fn drop_ref(&self) {}
 
     /// The length in bytes.
     ///
@@ -186,8 +188,8 @@ pub trait Device {
     }
 }
 
-/// Up to which sector the device is known to read as zeroes from `start` on, if that is as far as `end`. It is asked for
-/// `ask(sector)` sectors at a time, since its answers may be shorter than the questions.
+/// Up to which sector the device is known to read as zeroes from `start` on, if that is as far as `end`. It is
+/// asked for `ask(sector)` sectors at a time, since its answers may be shorter than the questions.
 pub(crate) fn known_zeroes(
     device: &impl Device,
     start: Sector,
@@ -199,7 +201,7 @@ pub(crate) fn known_zeroes(
         let asked = ask(known);
         let range = Sectors { start: Sector(known), count: u32::try_from(asked).expect("a question fits u32") };
         match device.known_zero(range) {
-            Some(Extent { is: true, sectors }) if sectors > 0 => known += sectors.unsigned_abs().min(asked),
+            Some(Extent { holds: true, sectors }) if sectors > 0 => known += sectors.unsigned_abs().min(asked),
             _ => return None,
         }
     }
@@ -252,22 +254,22 @@ pub trait Monitor {
     fn flush(&self);
 }
 
-/// A device that stays until this is dropped.
-pub(crate) struct Held<D: Device>(D);
+/// A reference to a device, which stays until this is dropped.
+pub(crate) struct DeviceRef<D: Device>(D);
 
-impl<D: Device> Held<D> {
-    pub(crate) fn new(device: D) -> Result<Held<D>, Errno> {
-        device.hold().map(|()| Held(device))
+impl<D: Device> DeviceRef<D> {
+    pub(crate) fn new(device: D) -> Result<DeviceRef<D>, Errno> {
+        device.take_ref().map(|()| DeviceRef(device))
     }
 }
 
-impl<D: Device> Drop for Held<D> {
+impl<D: Device> Drop for DeviceRef<D> {
     fn drop(&mut self) {
-        self.0.release();
+        self.0.drop_ref();
     }
 }
 
-impl<D: Device> std::ops::Deref for Held<D> {
+impl<D: Device> std::ops::Deref for DeviceRef<D> {
     type Target = D;
 
     fn deref(&self) -> &D {

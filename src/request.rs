@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Requests in flight. A request owns its buffer until the host completes it, so nothing can free memory under the host;
-//! what is dropped without an answer counts as failed, so nothing waits for ever either.
+//! The requests that the host gets, and where their completions arrive. A request owns its buffer until the
+//! host completes it, so nothing can free memory under the host; a request that is dropped without an answer
+//! counts as failed, so nothing waits forever either.
 #![forbid(unsafe_code)]
 
 use std::collections::{TryReserveError, VecDeque};
@@ -11,9 +12,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::buffers::Buffer;
-use crate::error::{Errno, Error};
+use crate::error::Errno;
 use crate::geometry::{SECTOR_LEN, Sector, Sectors};
-use crate::host::Host;
 use crate::status::Status;
 
 /// A request that the host has completed.
@@ -29,7 +29,8 @@ pub(crate) struct Done {
     pub(crate) when: Option<i64>,
 }
 
-/// Where completions arrive, from any thread. Each migration has its own, so a late one finds a place that nobody reads.
+/// Where completions arrive, from any thread. Each migration has its own, so a late one finds a place that
+/// nobody reads.
 pub(crate) struct Completions {
     done: Mutex<VecDeque<Done>>,
     arrived: Condvar,
@@ -57,11 +58,12 @@ impl Completions {
         self.done.lock().pop_front()
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.done.lock().is_empty()
     }
 
-    /// Blocks until a completion is there, at most for `limit`. Only for hosts whose completions come on another thread.
+    /// Blocks until a completion is there, at most for `limit`. Only for hosts whose completions come on
+    /// another thread.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         let mut done = self.done.lock();
@@ -71,28 +73,6 @@ impl Completions {
             }
         }
         !done.is_empty()
-    }
-
-    /// Returns when a completion is there, by whatever means the host has.
-    ///
-    /// `in_flight` requests are known to be out. If the host's flush returns and still none has completed, the host has lost
-    /// them: that is an error, since waiting on would be for ever, with the guest stopped.
-    pub(crate) fn wait_for_host(&self, host: &impl Host, in_flight: usize) -> Result<(), Error> {
-        // The host's own wait comes first: on some, completions need this thread even if they run on others too.
-        for _ in 0..1000 {
-            if !self.is_empty() || !host.wait() {
-                break;
-            }
-        }
-        if !self.is_empty() || (host.threaded() && self.wait(Duration::from_millis(100))) {
-            return Ok(());
-        }
-        host.drain();
-        // A completion's thread may be a moment behind the flush.
-        if !self.is_empty() || (host.threaded() && self.wait(Duration::from_secs(1))) {
-            return Ok(());
-        }
-        Err(Error::Lost(in_flight))
     }
 }
 

@@ -2,16 +2,32 @@
 //! What queries and statistics read, from any thread and without a lock.
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// The numbers of the migration that runs, or else of the last one. Each is exact; together they are a snapshot only as far
-/// as [`Status::bytes`] makes them one, which is all that the contract asks for.
+/// Where an outgoing migration is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// None runs.
+    Idle,
+    /// Each device is read from its first chunk to its last.
+    Bulk,
+    /// What the guest has written since is read.
+    Dirty,
+    /// The guest is stopped, and all that the destination lacks is sent.
+    Completing,
+}
+
+impl Phase {
+    const ALL: [Phase; 4] = [Phase::Idle, Phase::Bulk, Phase::Dirty, Phase::Completing];
+}
+
+/// The numbers of the migration that runs, or else of the last one. Each is exact; together they are a snapshot
+/// only as far as [`Status::bytes`] makes them one, which is all that the contract asks for.
 #[derive(Debug, Default)]
 pub struct Status {
-    /// Whether devices are being migrated.
-    pub active: AtomicBool,
-    /// Whether the bulk phase is still running.
-    pub bulk_active: AtomicBool,
+    /// A [`Phase`].
+    phase: AtomicU8,
     total: AtomicU64,
     transferred: AtomicU64,
     /// Chunks put into the stream.
@@ -55,14 +71,34 @@ impl Status {
         }
         self.total.store(total, Relaxed);
         self.buffers_peak.store(self.buffers_in_use.load(Relaxed), Relaxed);
-        self.bulk_active.store(total > 0, Relaxed);
-        self.active.store(total > 0, Relaxed);
+        self.set_phase(Phase::Bulk);
     }
 
     /// It has ended, one way or the other.
     pub(crate) fn stop(&self) {
-        self.bulk_active.store(false, Relaxed);
-        self.active.store(false, Relaxed);
+        self.set_phase(Phase::Idle);
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
+    }
+
+    /// Where the migration is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        Phase::ALL[usize::from(self.phase.load(Relaxed))]
+    }
+
+    /// Whether devices are being migrated.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.phase() != Phase::Idle && self.total.load(Relaxed) > 0
+    }
+
+    /// Whether the bulk phase still runs.
+    #[must_use]
+    pub fn is_bulk_active(&self) -> bool {
+        self.phase() == Phase::Bulk && self.total.load(Relaxed) > 0
     }
 
     pub(crate) fn add_transferred(&self, bytes: u64) {

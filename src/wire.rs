@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The stream's records: encode and decode. Pure: no host, no I/O.
+//! The stream's records: encode and decode. Pure: no host, no I/O. `docs/protocol.md` is the format's specification.
 //!
 //! The format has not changed since 2009. A section is a run of records; each starts with a big-endian 64-bit word that
 //! holds a sector number (or a percentage) above nine bits of flags.
 #![forbid(unsafe_code)]
 
+use crate::device_name::DeviceName;
 use crate::error::Error;
 use crate::geometry::{SECTOR_BITS, Sector};
+
+/// The version of the savevm section, the highest that is read.
+pub const SECTION_VERSION: i32 = 1;
+
+/// The longest device name that a record can carry, in bytes.
+pub const MAX_NAME: usize = u8::MAX as usize;
 
 const DEVICE_BLOCK: u64 = 0x01;
 const END: u64 = 0x02;
@@ -15,64 +22,69 @@ const ZERO_BLOCK: u64 = 0x08 | DEVICE_BLOCK;
 
 const FLAGS: u64 = (1 << SECTOR_BITS) - 1;
 
-/// The longest name that a record can carry, in bytes.
-pub const MAX_NAME: usize = u8::MAX as usize;
-
-/// Bytes of the word that starts a record.
-pub const HEADER_BYTES: usize = 8;
-
-/// What the word at the start of a record says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Header {
-    /// A device's name and a chunk's data follow.
-    Block(Sector),
-    /// A device's name follows; the chunk is all zeroes.
-    ZeroBlock(Sector),
-    /// So many percent of the bulk phase are done.
+/// A record. The data of a block comes after it in the stream: as many bytes as a chunk has, padded with zeroes
+/// at the end of the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A chunk of a device; its data follows.
+    Block(DeviceName, Sector),
+    /// A chunk that is all zeroes; nothing follows.
+    ZeroBlock(DeviceName, Sector),
+    /// The percentage of the bulk phase that is done.
     Progress(u8),
     /// The section ends.
     End,
 }
 
-impl Header {
-    /// The word's bytes.
+impl Record {
+    /// The record's bytes, without a block's data.
+    ///
+    /// # Panics
+    /// If a name is longer than [`MAX_NAME`], which setup refuses.
     #[must_use]
-    pub fn encode(self) -> [u8; HEADER_BYTES] {
-        let word = match self {
-            Header::Block(sector) => sector.0 << SECTOR_BITS | DEVICE_BLOCK,
-            Header::ZeroBlock(sector) => sector.0 << SECTOR_BITS | ZERO_BLOCK,
-            Header::Progress(percent) => u64::from(percent) << SECTOR_BITS | PROGRESS,
-            Header::End => END,
+    pub fn encode(&self) -> Vec<u8> {
+        let (value, flags, name) = match self {
+            Record::Block(name, sector) => (sector.0, DEVICE_BLOCK, Some(name)),
+            Record::ZeroBlock(name, sector) => (sector.0, ZERO_BLOCK, Some(name)),
+            Record::Progress(percent) => (u64::from(*percent), PROGRESS, None),
+            Record::End => (0, END, None),
         };
-        word.to_be_bytes()
+        let word = (value << SECTOR_BITS | flags).to_be_bytes();
+        let Some(name) = name.map(DeviceName::as_bytes) else { return word.to_vec() };
+        let length = u8::try_from(name.len()).expect("setup has checked the name");
+        [&word[..], &[length], name].concat()
     }
 
-    /// Reads the word's bytes.
+    /// Reads a record. `get` fills its buffer from the stream or fails; the text says what for.
     ///
     /// # Errors
-    /// [`Error::Flags`] for flags that are unknown, missing or mixed, [`Error::Progress`] for more than 100 %.
-    pub fn decode(bytes: [u8; HEADER_BYTES]) -> Result<Header, Error> {
-        let header = u64::from_be_bytes(bytes);
+    /// [`Error::Flags`] for flags that are unknown, missing or mixed, [`Error::Progress`] for more than 100 %,
+    /// [`Error::Name`] for a name that is empty or holds a NUL, and what `get` gives.
+    pub fn decode(mut get: impl FnMut(&mut [u8], &'static str) -> Result<(), Error>) -> Result<Record, Error> {
+        let mut word = [0; 8];
+        get(&mut word, "a record's header")?;
+        let header = u64::from_be_bytes(word);
         let value = header >> SECTOR_BITS;
         match header & FLAGS {
-            DEVICE_BLOCK => Ok(Header::Block(Sector(value))),
-            ZERO_BLOCK => Ok(Header::ZeroBlock(Sector(value))),
+            DEVICE_BLOCK => Ok(Record::Block(decode_name(get)?, Sector(value))),
+            ZERO_BLOCK => Ok(Record::ZeroBlock(decode_name(get)?, Sector(value))),
             PROGRESS => match u8::try_from(value) {
-                Ok(percent) if percent <= 100 => Ok(Header::Progress(percent)),
+                Ok(percent) if percent <= 100 => Ok(Record::Progress(percent)),
                 _ => Err(Error::Progress(value)),
             },
-            END if value == 0 => Ok(Header::End),
+            END if value == 0 => Ok(Record::End),
             flags => Err(Error::Flags { flags, header }),
         }
     }
 }
 
-/// What stands before a block's payload: the word, the name's length, the name.
-///
-/// # Panics
-/// If the name is longer than [`MAX_NAME`], which setup has ruled out.
-#[must_use]
-pub fn block_prefix(header: Header, name: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(name.len()).expect("setup has checked the name");
-    [&header.encode()[..], &[length], name].concat()
+/// A byte with the length, and the name.
+fn decode_name(mut get: impl FnMut(&mut [u8], &'static str) -> Result<(), Error>) -> Result<DeviceName, Error> {
+    let mut length = [0];
+    get(&mut length, "a device name")?;
+    let mut bytes = [0; MAX_NAME];
+    let bytes = &mut bytes[..usize::from(length[0])];
+    get(bytes, "a device name")?;
+    let name = DeviceName::from(&*bytes);
+    if bytes.is_empty() || bytes.contains(&0) { Err(Error::Name(name)) } else { Ok(name) }
 }

@@ -1,37 +1,41 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What C calls. Every function goes the same way: check the pointers, catch panics, one call into the module, map the
-//! result. What their comments say is the header's text.
+//! What C calls. Every function goes the same way: check the pointers, catch panics, one call into the
+//! module, map the result. What their comments say is the header's text.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 
 use libc::{c_char, c_int, c_void};
 
-use super::host::{CHost, CMonitor, CStream, CStruct, Pointer, Tables, read_struct, struct_size};
+use super::checked_tables::{CStruct, Tables, invalid, read_struct, struct_size};
+use super::host::CHost;
 use super::logger;
-use super::tables::{BlkMigHost, BlkMigOptions, BlkMigStats, BlockDriverState, Monitor, QEMUFile};
-use super::tickets::{self, Parked, redeem};
+use super::stream::{CMonitor, CStream};
+use super::tables::{BlkMigHost, BlkMigOptions, BlkMigStats, Monitor, QEMUFile};
+use crate::call::CallContext;
 use crate::error::{Errno, Error};
 use crate::geometry::Geometry;
-use crate::host::{Host as _, Stream as _};
-use crate::module::{Module, Options, panic_text};
-use crate::source::Link;
+use crate::host::{self, Stream as _};
+use crate::instance::{Instance, panic_text};
+use crate::settings::{self, Options};
+use crate::wire::SECTION_VERSION;
 
 /// The one instance.
-static MODULE: LazyLock<Module<CHost>> = LazyLock::new(|| Module::new(Geometry::QEMU));
+static INSTANCE: LazyLock<Instance<CHost>> = LazyLock::new(|| Instance::new(Geometry::QEMU));
 
 /// Whether the section is registered with the present host.
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 
-/// Keeps panics from C. The module catches those of the engine itself; what comes as far as here is a bug of this face.
+/// Keeps panics from C. The module catches those of the engine itself; what comes as far as here is a bug of
+/// this interface.
 fn boundary<T>(otherwise: T, call: impl FnOnce() -> T) -> T {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(value) => value,
         Err(panic) => {
             let text = panic_text(&*panic);
-            let _ = catch_unwind(AssertUnwindSafe(|| MODULE.fail(Error::Panic(text))));
+            let _ = catch_unwind(AssertUnwindSafe(|| INSTANCE.fail(Error::Panic(text))));
             otherwise
         }
     }
@@ -42,74 +46,47 @@ fn ret(result: Result<(), Error>) -> c_int {
     result.map_or_else(|error| error.errno().ret(), |()| 0)
 }
 
+/// The host's tables.
+fn tables() -> Result<Arc<Tables>, Error> {
+    let unset = |_| invalid("no host: blk_mig_set_host has not been called".to_owned());
+    INSTANCE.host().map(|host| Arc::clone(&host.0)).map_err(unset)
+}
+
 /// Calls the module with a stream and perhaps a monitor of the host's.
 ///
 /// The pointers are NULL or the host's: they are handed back to it and never followed.
-fn with_link<T>(
+fn with_call<T>(
     f: *mut QEMUFile,
     mon: *mut Monitor,
-    call: impl FnOnce(&mut Link) -> Result<T, Error>,
+    function: impl FnOnce(&mut CallContext) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let tables = MODULE.host().map(|host| Arc::clone(&host.0)).map_err(|error| MODULE.fail(error))?;
-    let mut stream = CStream::new(f, &tables).map_err(|error| MODULE.fail(error))?;
+    let tables = tables().map_err(|error| INSTANCE.fail(error))?;
+    let mut stream = CStream::new(f, &tables).map_err(|error| INSTANCE.fail(error))?;
     let monitor = CMonitor::new(mon, &tables);
-    let monitor = monitor.as_ref().map(|monitor| monitor as &dyn crate::host::Monitor);
-    let called = catch_unwind(AssertUnwindSafe(|| call(&mut Link { stream: &mut stream, monitor })));
+    let monitor = monitor.as_ref().map(|monitor| monitor as &dyn host::Monitor);
+    let called = catch_unwind(AssertUnwindSafe(|| function(&mut CallContext { stream: &mut stream, monitor })));
     called.unwrap_or_else(|panic| {
         stream.set_error(Errno::IO);
-        Err(MODULE.fail(Error::Panic(panic_text(&*panic))))
+        Err(INSTANCE.fail(Error::Panic(panic_text(&*panic))))
     })
 }
 
-/// A request of the host's block layer has ended.
-pub(super) unsafe extern "C" fn completed(opaque: *mut c_void, ret: c_int) {
-    boundary((), || {
-        let result = Errno::check(ret.into());
-        match redeem(opaque, |parked| matches!(parked, Parked::Read(_) | Parked::Write(_))) {
-            Some(Parked::Read(request)) => {
-                let now = MODULE.host().map_or(0, |host| host.now_ns());
-                request.complete(now, result);
-            }
-            Some(Parked::Write(request)) => request.complete(result),
-            _ => log::error!("the host completed a request that is not in flight; ignored"),
-        }
-    });
-}
-
-/// The host's stream has done with a buffer.
-pub(super) unsafe extern "C" fn released(opaque: *mut c_void) {
-    boundary((), || {
-        if redeem(opaque, |parked| matches!(parked, Parked::Lent(_))).is_none() {
-            log::error!("the host released a buffer that it does not have; ignored");
-        }
-    });
-}
-
-/// The host's block layer has come to a device.
-pub(super) unsafe extern "C" fn visit(opaque: *mut c_void, bs: *mut BlockDriverState) {
-    boundary((), || {
-        if let Some(bs) = NonNull::new(bs) {
-            tickets::visited(opaque, Pointer(bs));
-        }
-    });
-}
-
-/// Takes the host's tables, which are copied and may be freed afterwards. Call it before anything else.
+/// Sets the host: copies its tables, which may be freed afterwards. Call it before any other function.
 ///
-/// Returns 0; -EINVAL if a table or a required function is missing or wrong (`blk_mig_last_error` names it), and then a host
-/// that was set before stays; -EBUSY while a migration runs.
+/// Returns 0; -EINVAL if a table or a required function is missing or wrong (`blk_mig_last_error` names
+/// it); -EBUSY while a migration runs. After an error, the host that was set before stays.
 ///
-/// # Safety
-/// `host` is NULL or points to a `BlkMigHost`; so do its pointers to tables. Each has as many bytes as its `struct_size` says.
+/// `host` is NULL, which is an error, or points to a `BlkMigHost`, which points to its tables. Each struct
+/// must have as many bytes as its `struct_size` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blk_mig_set_host(host: *const BlkMigHost) -> c_int {
     boundary(Errno::IO.ret(), || {
         // SAFETY: the caller's promise.
         let tables = match unsafe { Tables::new(host) } {
             Ok(tables) => Arc::new(tables),
-            Err(error) => return MODULE.fail(error).errno().ret(),
+            Err(error) => return INSTANCE.fail(error).errno().ret(),
         };
-        let result = MODULE.set_host(CHost(Arc::clone(&tables)));
+        let result = INSTANCE.set_host(CHost(Arc::clone(&tables)));
         if result.is_ok() {
             logger::send_to(&tables.system);
             REGISTERED.store(false, Relaxed);
@@ -120,31 +97,32 @@ pub unsafe extern "C" fn blk_mig_set_host(host: *const BlkMigHost) -> c_int {
 
 /// Registers the section "block" (instance 0, version 1) with the host's `register_savevm_live`.
 ///
-/// Without a host it registers nothing and leaves an error for `blk_mig_last_error`. Calling it twice is harmless.
+/// If no host has been set, it registers nothing and leaves an error for `blk_mig_last_error`. Calling it
+/// twice is harmless.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_init() {
     boundary((), || {
-        let host = match MODULE.host() {
-            Ok(host) => host,
+        let tables = match tables() {
+            Ok(tables) => tables,
             Err(error) => {
-                MODULE.fail(error);
+                INSTANCE.fail(error);
                 return;
             }
         };
         if REGISTERED.swap(true, Relaxed) {
-            MODULE.succeed();
+            INSTANCE.clear_error();
             return;
         }
-        let Some(register) = host.0.system.register_savevm_live else { return };
+        let Some(register) = tables.system.register_savevm_live else { return };
         let opaque = (&raw const REGISTERED).cast_mut().cast::<c_void>();
-        // SAFETY: the host has given a function of this type; the name is a static string, the callbacks are functions, and
-        // nobody follows the opaque pointer, which is static too.
+        // SAFETY: the host has given a function of this type; the name is a static string, the callbacks are
+        // functions, and nobody follows the opaque pointer, which is static too.
         let registered = unsafe {
             register(
                 ptr::null_mut(),
                 c"block".as_ptr(),
                 0,
-                1,
+                SECTION_VERSION,
                 Some(blk_mig_set_params),
                 Some(blk_mig_save_live),
                 ptr::null_mut(),
@@ -155,167 +133,183 @@ pub extern "C" fn blk_mig_init() {
         match Errno::from_ret(registered.into()) {
             Some(errno) => {
                 REGISTERED.store(false, Relaxed);
-                MODULE.fail(Error::Register(errno));
+                INSTANCE.fail(Error::Interface { text: format!("register_savevm_live failed: {errno}"), errno });
             }
-            None => MODULE.succeed(),
+            None => INSTANCE.clear_error(),
         }
     });
 }
 
-/// Returns 1 while devices are being migrated from here, else 0. Any thread.
+/// Returns 1 while this side sends devices, else 0. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_active() -> c_int {
-    boundary(0, || MODULE.status().active.load(Relaxed).into())
+    boundary(0, || INSTANCE.status().is_active().into())
 }
 
 /// Returns 1 while the bulk phase runs, else 0. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_bulk_active() -> c_int {
-    boundary(0, || MODULE.status().bulk_active.load(Relaxed).into())
+    boundary(0, || INSTANCE.status().is_bulk_active().into())
 }
 
 /// Total and transferred bytes, 0 when nothing is active, as it was in the original.
 fn active_bytes() -> (u64, u64) {
     boundary((0, 0), || {
-        let status = MODULE.status();
-        if status.active.load(Relaxed) { status.bytes() } else { (0, 0) }
+        let status = INSTANCE.status();
+        if status.is_active() { status.bytes() } else { (0, 0) }
     })
 }
 
-/// Returns the bytes that have been sent once, or need not be; 0 when no migration is active. Any thread.
+/// Returns the number of bytes that have been sent once or need not be sent; 0 when no migration is active.
+/// Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_bytes_transferred() -> u64 {
     active_bytes().1
 }
 
-/// Returns the bytes that have not been sent even once; 0 when no migration is active. Any thread.
+/// Returns the number of bytes that have not been sent even once; 0 when no migration is active. Any
+/// thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_bytes_remaining() -> u64 {
     let (total, transferred) = active_bytes();
     total - transferred
 }
 
-/// Returns the bytes of all devices that are migrated; 0 when no migration is active. Any thread.
+/// Returns the number of bytes of all devices that are migrated; 0 when no migration is active. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_bytes_total() -> u64 {
     active_bytes().0
 }
 
-/// Says whether the next migration includes disks (`blk_enable`: 0 or 1), and whether the destination has their backing files
-/// already (`shared_base`: 0 or 1; 1 includes disks). Takes effect at the next setup. `opaque` is not used.
+/// Says whether the next migration includes disks (`blk_enable`: 0 or 1), and whether the destination
+/// already has their backing files (`shared_base`: 0 or 1; 1 also includes disks). It takes effect at the
+/// next setup. `opaque` is not used.
 ///
-/// Until it is called for the first time, `save_live` migrates no disks, as the original, while `save_setup` does. A migration
-/// that has failed stays failed, whatever is set, until cleanup or another setup.
+/// Until the first call, `blk_mig_save_live` migrates no disks, as in the original, while
+/// `blk_mig_save_setup` does. A migration that has failed stays failed until cleanup or the next setup,
+/// whatever is set.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_set_params(blk_enable: c_int, shared_base: c_int, opaque: *mut c_void) {
     let _ = opaque;
-    boundary((), || MODULE.set_params(blk_enable != 0, shared_base != 0));
+    boundary((), || INSTANCE.set_params(blk_enable != 0, shared_base != 0));
 }
 
 /// The original's callback: a migration in stages, each of which writes one section.
 ///
-/// `stage` 1 sets up, 2 sends what the rate limit allows and is repeated until it returns 1, 3 sends all the rest with the
-/// guest stopped and ends the migration; below 0 cancels, also when nothing runs. `mon` may be NULL. `opaque` is not used.
-/// Stage 1 first cleans up what an earlier migration has left, since hosts of the original's time refuse a second one
-/// themselves, and not all of them cancel one whose stream has broken.
+/// Stage 1 sets the migration up. Stage 2 sends what the rate limit allows and is repeated until it returns
+/// 1. Stage 3 sends all the rest, with the guest stopped, and ends the migration. A stage below 0 cancels;
+/// it is harmless when nothing runs. Stage 1 first cleans up what an earlier migration has left: hosts of
+/// the original's time prevent a second migration themselves, and not all of them cancel one whose stream
+/// has failed. `mon` may be NULL. `opaque` is not used.
 ///
-/// Returns 1 if the stage is done. In stage 2 that means: the rest can be sent within the host's downtime limit, and it takes
-/// no more than about 10 ms or does not shrink any more. If no disks are migrated, each of the stages 1 to 3 writes an empty
-/// section and returns 1. Else 0, also after an error, which is the stream's then (`set_error`): hosts of that time would take
-/// any other value for success. An unknown stage, and 2 or 3 without 1 before, is such an error, -EINVAL. Only if `f` is NULL or
-/// there is no host, and so no stream that could take the error, it returns -EINVAL.
+/// Returns 1 if the stage is done. For stage 2 this means that the rest can be sent within the host's
+/// downtime limit, and that it takes no more than about 10 ms or has stopped shrinking. If no disks are
+/// migrated, each of the stages 1 to 3 writes an empty section and returns 1. In all other cases it returns
+/// 0, also after an error, which it sets on the stream with `BlkMigFileOps.set_error`: hosts of that time
+/// would take any other value for success. An unknown stage, and stage 2 or 3 without stage 1 before it, is
+/// such an error, -EINVAL. It returns -EINVAL itself only if `f` is NULL or no host has been set, since no
+/// stream can take the error then.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_live(mon: *mut Monitor, f: *mut QEMUFile, stage: c_int, opaque: *mut c_void) -> c_int {
     let _ = opaque;
     boundary(0, || {
         if stage < 0 {
-            let tables = MODULE.host().map(|host| Arc::clone(&host.0));
-            let monitor = tables.ok().and_then(|tables| CMonitor::new(mon, &tables));
-            MODULE.cleanup(monitor.as_ref().map(|monitor| monitor as &dyn crate::host::Monitor));
+            let monitor = tables().ok().and_then(|tables| CMonitor::new(mon, &tables));
+            INSTANCE.cleanup(monitor.as_ref().map(|monitor| monitor as &dyn host::Monitor));
             return 0;
         }
-        let result = with_link(f, mon, |link| Ok(MODULE.save_live(link, stage)));
+        let result = with_call(f, mon, |call| Ok(INSTANCE.save_live(call, stage)));
         result.unwrap_or_else(|error| if matches!(error, Error::Panic(_)) { 0 } else { error.errno().ret() })
     })
 }
 
-/// Reads one section and writes what it holds to the devices; all writes are done when it returns, and flushed if the section
-/// says 100 %, as the last one does. `opaque` is not used.
+/// Reads one section and writes what it holds to the devices. When it returns, all writes are done, and
+/// they are flushed if the section says 100 %, as the last one does. `opaque` is not used.
 ///
-/// Returns 0, or -errno: -EINVAL for what breaks the format, names an unknown device or a sector past its end, or holds data
-/// past the end of a device (see `accept_tail_garbage`), -EIO or the stream's own error if it ends too soon, -EROFS for a
-/// read-only device, or what the block layer says. Of the record that is wrong nothing has been written.
+/// Returns 0 or -errno: -EINVAL for a section that breaks the format, names an unknown device or a sector
+/// past the end of one, or holds data past the end of a device (see `accept_tail_garbage`); -EIO or the
+/// stream's own error if the section ends too soon; -EROFS for a read-only device; or the block layer's
+/// error. Nothing of a record that is wrong is written.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_load(f: *mut QEMUFile, opaque: *mut c_void, version_id: c_int) -> c_int {
     let _ = opaque;
-    boundary(Errno::IO.ret(), || ret(with_link(f, ptr::null_mut(), |link| MODULE.load(link.stream, version_id))))
+    boundary(Errno::IO.ret(), || ret(with_call(f, ptr::null_mut(), |call| INSTANCE.load(call.stream, version_id))))
 }
 
-/// Sets a migration up: takes references to the devices, starts dirty tracking and writes the first section.
+/// Sets a migration up: takes references to the devices, starts dirty tracking and writes the first
+/// section. `opaque` is not used.
 ///
-/// Returns 0, or -errno: -EBUSY if a migration runs, which goes on unharmed; -EINVAL or what the host said, with the device's
-/// name in `blk_mig_last_error`, and then nothing is left behind. `opaque` is not used.
+/// Returns 0 or -errno: -EBUSY if a migration runs, which is not disturbed; -EINVAL or the host's error,
+/// with the device's name in `blk_mig_last_error`, and then everything is undone.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_setup(f: *mut QEMUFile, opaque: *mut c_void) -> c_int {
     let _ = opaque;
-    boundary(Errno::IO.ret(), || ret(with_link(f, ptr::null_mut(), |link| MODULE.setup(link))))
+    boundary(Errno::IO.ret(), || ret(with_call(f, ptr::null_mut(), |call| INSTANCE.setup(call))))
 }
 
-/// One step: writes a section with what the rate limit allows, `max_buffers` chunks at most, and keeps reads going for the
-/// next. On a threaded host it blocks for 100 ms at most while all reads are in flight. `opaque` is not used.
+/// One step: writes a section with what the rate limit allows, at most `max_buffers` chunks, and starts
+/// reads for the next step. On a threaded host it waits at most 100 ms while all reads are in flight.
+/// `opaque` is not used.
 ///
-/// Returns above 0 if something was sent, 0 if there was nothing to send now, or -errno; the migration is over then, all is
-/// given back to the host, and the stream has the error too.
+/// Returns a value above 0 if a chunk was sent, 0 if there was nothing to send now, or -errno. After an
+/// error the migration is over: everything has been given back to the host, and the error is set on the
+/// stream, too.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_iterate(f: *mut QEMUFile, opaque: *mut c_void) -> c_int {
     let _ = opaque;
     boundary(Errno::IO.ret(), || {
-        let step = with_link(f, ptr::null_mut(), |link| MODULE.iterate(link));
+        let step = with_call(f, ptr::null_mut(), |call| INSTANCE.iterate(call));
         step.map_or_else(|error| error.errno().ret(), |step| step.sent.into())
     })
 }
 
-/// The last stage, with the guest stopped: sends all that the destination still lacks, whatever the rate limit, and the last
-/// section's end. The migration is over afterwards and all is given back to the host. `opaque` is not used.
+/// The last stage, with the guest stopped: sends everything that the destination still lacks, whatever the
+/// rate limit, and ends the last section. Afterwards the migration is over, and everything has been given
+/// back to the host. `opaque` is not used.
 ///
-/// Returns 0, and only if the destination lacks nothing, or -errno as `blk_mig_save_iterate`; -EBUSY if the guest still writes;
-/// -EINVAL on another stream than that of setup, and then the migration goes on.
+/// Returns 0 only if the destination lacks nothing. Otherwise it returns -errno as `blk_mig_save_iterate`
+/// does; -EBUSY if the guest still writes; -EINVAL if the stream is not the one of setup, and then the
+/// migration goes on.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_complete(f: *mut QEMUFile, opaque: *mut c_void) -> c_int {
     let _ = opaque;
-    boundary(Errno::IO.ret(), || ret(with_link(f, ptr::null_mut(), |link| MODULE.complete(link))))
+    boundary(Errno::IO.ret(), || ret(with_call(f, ptr::null_mut(), |call| INSTANCE.complete(call))))
 }
 
-/// Returns every byte that the destination still lacks: not read yet, in flight, waiting to be sent, or dirty. 0 when no
-/// migration runs; all bytes of the devices when it is called from within another call. Called by the migration's thread; asks
-/// the host's dirty tracking. `opaque` is not used.
+/// Returns the number of bytes that the destination still lacks: not read yet, in flight, waiting to be
+/// sent, or dirty. Returns 0 when no migration runs, and the length of all devices when it is called from
+/// within another call. It asks the host's dirty tracking, so it belongs to the migration's thread.
+/// `opaque` is not used.
 ///
-/// A host that stops the guest as soon as this fits its downtime limit stops it for what could still be sent while it runs:
-/// see `blk_mig_save_pending_switchover`.
+/// A host that stops the guest as soon as this number fits its downtime limit stops it earlier than
+/// necessary, for data that could still be sent while the guest runs: see
+/// `blk_mig_save_pending_switchover`.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_pending(opaque: *mut c_void) -> u64 {
     let _ = opaque;
-    boundary(0, || MODULE.pending())
+    boundary(0, || INSTANCE.pending())
 }
 
-/// The same for a host that stops the guest as soon as the pending bytes are no more than a `threshold` of its own, the bytes
-/// that fit its downtime limit. Returns more than `threshold` (which must be below `UINT64_MAX`) as long as the guest should run
-/// on: until every chunk was sent once, after that until what is left takes no more than about 10 ms or does not shrink any
-/// more, and while no read in flight has completed for 100 ms. Then it returns what `blk_mig_save_pending` does, so that the
-/// limit is still the host's to keep. 0 when no migration runs.
-/// `opaque` is not used. Since 1.1.
+/// The same for a host that stops the guest as soon as the pending bytes are no more than a `threshold` of
+/// its own, which is the number of bytes that fit its downtime limit. `opaque` is not used. Since 1.1.
+///
+/// Returns more than `threshold` (which must be below `UINT64_MAX`) as long as the guest should run on:
+/// until every chunk has been sent once, then until the rest takes no more than about 10 ms or has stopped
+/// shrinking, and while no read in flight has completed for 100 ms. After that it returns what
+/// `blk_mig_save_pending` returns, so the host still keeps its limit. Returns 0 when no migration runs.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_pending_switchover(opaque: *mut c_void, threshold: u64) -> u64 {
     let _ = opaque;
-    boundary(0, || MODULE.pending_switchover(threshold))
+    boundary(0, || INSTANCE.pending_switchover(threshold))
 }
 
-/// Ends whatever runs: waits for what is in flight (`aio_flush`, which may return early here), then gives everything back to
-/// the host. From any state, also after a failed setup; twice is harmless. `opaque` is not used.
+/// Ends the migration that runs, if there is one: waits for what is in flight (`aio_flush`, which may
+/// return early here), then gives everything back to the host. It may be called in any state, also after a
+/// setup that failed, and more than once. `opaque` is not used.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_save_cleanup(opaque: *mut c_void) {
     let _ = opaque;
-    boundary((), || MODULE.cleanup(None));
+    boundary((), || INSTANCE.cleanup(None));
 }
 
 // SAFETY: repr(C), a size_t first, then 32-bit numbers.
@@ -324,42 +318,37 @@ unsafe impl CStruct for BlkMigOptions {
     const NAME: &'static str = "BlkMigOptions";
 }
 
-/// An option that is on or off.
-fn switch(field: &'static str, value: u32) -> Result<bool, Error> {
-    if value > 1 { Err(Error::Option { field, value, most: 1 }) } else { Ok(value == 1) }
-}
-
 fn read_options(options: &BlkMigOptions) -> Result<Options, Error> {
     Ok(Options {
         max_buffers: options.max_buffers,
         max_reads: options.max_reads,
         max_writes: options.max_writes,
-        zero_blocks: switch("zero_blocks", options.zero_blocks)?,
-        accept_tail_garbage: switch("accept_tail_garbage", options.accept_tail_garbage)?,
+        zero_blocks: settings::ZERO_BLOCKS.is_on(options.zero_blocks)?,
+        accept_tail_garbage: settings::ACCEPT_TAIL_GARBAGE.is_on(options.accept_tail_garbage)?,
     })
 }
 
-/// Takes settings for the migrations to come, outgoing and incoming.
+/// Sets the options of the migrations that follow, outgoing and incoming.
 ///
-/// Returns 0; -EINVAL if `options` is NULL, its `struct_size` is less than a `size_t`, or a field is more than it may be
-/// (`blk_mig_last_error` names it, its value and its bound); -EBUSY while a migration runs. Where it fails it changes nothing.
+/// Returns 0; -EINVAL if `options` is NULL, if its `struct_size` is less than the size of a `size_t`, or if
+/// a field is larger than it may be (`blk_mig_last_error` names the field, its value and its bound); -EBUSY
+/// while a migration runs. After an error nothing has changed.
 ///
-/// # Safety
-/// `options` is NULL or points to a `BlkMigOptions`, which has as many bytes as its `struct_size` says.
+/// `options` must have as many bytes as its `struct_size` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blk_mig_set_options(options: *const BlkMigOptions) -> c_int {
     boundary(Errno::IO.ret(), || {
         // SAFETY: the caller's promise.
         let options = unsafe { read_struct(options, "BlkMigOptions") };
         match options.and_then(|options| read_options(&options)) {
-            Ok(options) => ret(MODULE.set_options(options)),
-            Err(error) => MODULE.fail(error).errno().ret(),
+            Ok(options) => ret(INSTANCE.set_options(options)),
+            Err(error) => INSTANCE.fail(error).errno().ret(),
         }
     })
 }
 
 fn stats(struct_size: usize) -> BlkMigStats {
-    let status = MODULE.status();
+    let status = INSTANCE.status();
     let (bytes_total, bytes_transferred) = status.bytes();
     let (buffers_in_use, buffers_peak) = status.buffers();
     BlkMigStats {
@@ -384,17 +373,15 @@ fn stats(struct_size: usize) -> BlkMigStats {
 
 /// Fills in the numbers of the migration that runs, or else of the last one. Any thread.
 ///
-/// Returns 0, or -EINVAL if `stats` is NULL or its `struct_size` is less than a `size_t`. Fills no more than `struct_size` bytes.
-///
-/// # Safety
-/// `stats` is NULL or points to a `BlkMigStats`, which has as many bytes as its `struct_size` says.
+/// Returns 0, or -EINVAL if `stats` is NULL or its `struct_size` is less than the size of a `size_t`. It
+/// fills at most `struct_size` bytes, and `stats` must have that many.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blk_mig_get_stats(stats: *mut BlkMigStats) -> c_int {
     boundary(Errno::IO.ret(), || {
         // SAFETY: the caller's promise.
         let struct_size = match unsafe { struct_size(stats, "BlkMigStats", "BlkMigStats") } {
             Ok(size) => size,
-            Err(error) => return MODULE.fail(error).errno().ret(),
+            Err(error) => return INSTANCE.fail(error).errno().ret(),
         };
         let filled = self::stats(struct_size);
         let bytes = struct_size.min(size_of::<BlkMigStats>());
@@ -404,19 +391,19 @@ pub unsafe extern "C" fn blk_mig_get_stats(stats: *mut BlkMigStats) -> c_int {
     })
 }
 
-/// Copies the text of the last failure, cut to `size` bytes with the NUL at its end; "" after a success. Any thread.
+/// Copies the text of the last failure to `buf`, cut to `size` bytes with the NUL at its end. The text is
+/// empty after a success. Any thread.
 ///
-/// Each call that can fail sets it, by a failure to a text and by a success to "". Queries that succeed leave it as it is, and
-/// so do `blk_mig_save_cleanup`, a stage below 0 and `blk_mig_set_params`: a host may clean up first and ask then.
+/// Each call that can fail sets the text, or empties it by its success. Queries that succeed leave it as it
+/// is, and so do `blk_mig_save_cleanup`, a stage below 0 and `blk_mig_set_params`: a host may clean up
+/// first and ask afterwards.
 ///
-/// Returns the full length in bytes without the NUL. `buf` may be NULL if `size` is 0.
-///
-/// # Safety
-/// `buf` is NULL or points to `size` bytes.
+/// Returns the full length in bytes without the NUL. `buf` may be NULL if `size` is 0, and otherwise has
+/// room for `size` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blk_mig_last_error(buf: *mut c_char, size: usize) -> usize {
     boundary(0, || {
-        let text = MODULE.last_error();
+        let text = INSTANCE.last_error();
         if !buf.is_null() && size > 0 {
             let bytes = text.len().min(size - 1);
             // SAFETY: the caller's promise: there is room for these bytes and the NUL.
@@ -436,7 +423,7 @@ const fn number(digits: &str) -> u32 {
     }
 }
 
-/// Returns the library's version, 0x00MMmmpp: major, minor, patch. Any thread.
+/// Returns the version of the library as 0x00MMmmpp: major, minor, patch. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn blk_mig_version() -> u32 {
     const VERSION: u32 = (number(env!("CARGO_PKG_VERSION_MAJOR")) << 16)

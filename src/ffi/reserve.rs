@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What the library does when malloc gives nothing: a host's process must not be aborted for that.
 //!
-//! Rust's standard library aborts where a small allocation fails, and there is one behind every text, list and request. So the
-//! library keeps a reserve of its own, which is used for them when malloc fails: enough for a migration to give everything
-//! back and to say why. The migration that met the shortage ends before its next chunk, by an error ([`ran_short`]).
+//! Rust's standard library aborts where a small allocation fails, and there is one behind every text, list and
+//! request. So the library keeps a reserve of its own, which is used for them when malloc fails: enough for a
+//! migration to give everything back and to say why. The migration that met the shortage ends before its next
+//! chunk, by an error ([`ran_short`]).
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
-/// The largest allocation, and the largest alignment, that the reserve serves, in bytes: a list of a thousand devices. What can
-/// be larger than this is allocated where a failure is an error.
+/// The largest allocation, and the largest alignment, that the reserve serves, in bytes: a list of a thousand
+/// devices. What can be larger than this is allocated where a failure is an error.
 const SLOT: usize = 1 << 14;
 const SLOTS: usize = 64;
 
@@ -65,8 +66,8 @@ impl Slots {
     }
 }
 
-// SAFETY: pointers come from `System` or are slots that nobody else has; each goes back to where it came from. A slot has room
-// for every layout that `take` accepts. Nothing here unwinds.
+// SAFETY: pointers come from `System` or are slots that nobody else has; each goes back to where it came from.
+// A slot has room for every layout that `take` accepts. Nothing here unwinds.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.

@@ -10,14 +10,21 @@ use std::collections::BTreeMap;
 use libc::c_void;
 use parking_lot::Mutex;
 
-use super::host::Pointer;
+use super::pointer::Pointer;
 use super::tables::BlockDriverState;
 use crate::buffers::Buffer;
 use crate::request::{ReadRequest, WriteRequest};
 
+/// `BlkMigSystemOps.clock_ns`.
+type ClockFn = unsafe extern "C" fn() -> i64;
+
 /// Something that the host has been given.
 pub(super) enum Parked {
-    Read(ReadRequest),
+    /// With the clock that says when it completes.
+    Read {
+        request: ReadRequest,
+        clock: Option<ClockFn>,
+    },
     Write(WriteRequest),
     /// Goes back to the pool when the ticket comes back.
     Lent(#[expect(dead_code)] Buffer),

@@ -1,97 +1,57 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Outgoing: reads the devices and puts them into the stream, while the guest goes on writing to them.
 //!
-//! The bulk phase takes each device from its first chunk to its last, the dirty phase what the guest has written since, and
-//! the last stage, with the guest stopped, all there still is. In each of them a chunk goes the same way: its dirty bit is
-//! cleared, it is read into a buffer of the pool, waits until the stream takes it, and is sent.
+//! The bulk phase takes each device from its first chunk to its last, the dirty phase what the guest has
+//! written since, and the last stage, with the guest stopped, all there still is. In each of them a chunk goes
+//! the same way: its dirty bit is cleared, it is read into a buffer of the pool, waits until the stream takes
+//! it, and is sent.
 #![forbid(unsafe_code)]
 
+mod bandwidth;
+pub mod bulk;
 mod device;
-mod pace;
-mod send;
+pub mod search;
+mod writer;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::buffers::{Buffer, NoBuffer, Pool};
+use crate::buffers::{Buffer, NoBuffer, Pool, is_zero};
+use crate::call::CallContext;
 use crate::error::Error;
-use crate::geometry::{Chunk, Geometry};
-use crate::host::{Device, Host, Monitor, Stream};
-use crate::request::{Completions, ReadRequest};
-use crate::status::Status;
-use crate::wire::Header;
+use crate::geometry::Chunk;
+use crate::host::{Device, Host};
+use crate::in_flight::InFlight;
+use crate::settings::Settings;
+use crate::status::{Phase, Status};
+use crate::wire::Record;
 
-pub(crate) use device::label;
-use device::{Found, SourceDevice, check_left_out};
-use pace::{Pace, STEP_WAIT_NS, Shrinking, Wait};
+use bandwidth::{BandwidthEstimate, Convergence, STEP_WAIT_NS, Wait};
+use device::{ChunkToRead, SourceDevice, check_left_out};
+use writer::Writer;
 
 /// How often the last stage looks for what was written since it began, before it takes the guest for a running one.
 const LAST_STAGE_ROUNDS: usize = 8;
 
-/// The guest is stopped when what is left takes no longer than this: for what can be sent while it runs it should not stand
-/// still. What does not shrink any more may take all of the host's downtime limit.
+/// The guest is stopped when what is left takes no longer than this: for what can be sent while it runs it
+/// should not stand still. What does not shrink any more may take all of the host's downtime limit.
 const SHORT_DOWNTIME_NS: u64 = 10_000_000;
-
-/// How to migrate.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// The chunks.
-    pub geometry: Geometry,
-    /// Chunks held in memory at most; at least 1.
-    pub max_buffers: u32,
-    /// Reads in flight at most; at least 1.
-    pub max_reads: u32,
-    /// Writes in flight at most, incoming; at least 1.
-    pub max_writes: u32,
-    /// Whether a chunk of zeroes is sent as a zero record.
-    pub zero_blocks: bool,
-    /// Whether data past the end of an incoming device is dropped.
-    pub accept_tail_garbage: bool,
-    /// Whether the bulk phase passes over what is not in a device's own image, since the destination has the backing file.
-    pub shared_base: bool,
-}
-
-/// The stream, and the monitor if there is one, that a call brings.
-pub struct Link<'a> {
-    /// The stream.
-    pub stream: &'a mut dyn Stream,
-    /// The monitor.
-    pub monitor: Option<&'a dyn Monitor>,
-}
-
-impl Link<'_> {
-    fn print(&self, text: &str) {
-        if let Some(monitor) = self.monitor {
-            monitor.print(text);
-        }
-    }
-
-    fn check(&mut self) -> Result<(), Error> {
-        self.stream.error().map_or(Ok(()), |errno| Err(Error::Stream(errno)))
-    }
-}
 
 /// What a step has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Whether a chunk was sent.
     pub sent: bool,
-    /// Whether the guest should be stopped now: all the rest can be sent within the host's downtime limit, and it is either
-    /// very little or does not get less.
+    /// Whether the guest should be stopped now: all the rest can be sent within the host's downtime limit, and
+    /// it is either very little or does not get less.
     pub can_finish: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Bulk,
-    Dirty,
-    Completing,
-}
-
 /// A chunk to send.
-struct Ready {
+struct ChunkToSend {
+    /// The device's place in the list.
     device: usize,
     chunk: Chunk,
     /// `None` for one that is known to be zero and was not read.
@@ -104,25 +64,25 @@ pub struct Outgoing<H: Host> {
     /// The stream that it was set up on.
     stream: usize,
     settings: Settings,
+    /// What queries read; it holds the phase, too.
     status: Arc<Status>,
-    phase: Phase,
     devices: Vec<SourceDevice<H::Device>>,
+    /// The memory of all chunks that are on their way.
     pool: Pool,
-    completions: Arc<Completions>,
-    in_flight: usize,
+    in_flight: InFlight,
     /// When the last read completed.
     last_read: i64,
-    /// Reads are in flight, and none has completed for long.
+    /// Whether reads are in flight, and none has completed for long.
     stalled: bool,
-    ready: VecDeque<Ready>,
+    /// Chunks that the stream has not taken yet, in the order in which they were read.
+    to_send: VecDeque<ChunkToSend>,
     /// The device whose turn it is: all of them read at the same time.
     turn: usize,
-    pace: Pace,
-    shrinking: Shrinking,
+    writer: Writer,
+    bandwidth: BandwidthEstimate,
+    convergence: Convergence,
+    /// When it was set up.
     began: i64,
-    /// Bytes put into the stream in this step.
-    step_bytes: u64,
-    progress: Option<u8>,
 }
 
 impl<H: Host> Outgoing<H> {
@@ -130,8 +90,13 @@ impl<H: Host> Outgoing<H> {
     ///
     /// # Errors
     /// If a device can't be migrated; nothing is left behind then.
-    pub fn start(host: Arc<H>, settings: Settings, status: Arc<Status>, link: &mut Link) -> Result<Outgoing<H>, Error> {
-        link.check()?;
+    pub fn start(
+        host: Arc<H>,
+        settings: Settings,
+        status: Arc<Status>,
+        call: &mut CallContext,
+    ) -> Result<Outgoing<H>, Error> {
+        call.check_stream()?;
         host.forget_shortage();
         let mut devices: Vec<SourceDevice<H::Device>> = Vec::new();
         for device in host.devices() {
@@ -140,12 +105,12 @@ impl<H: Host> Outgoing<H> {
                 continue;
             };
             if devices.iter().any(|other| other.name() == device.name()) {
-                return Err(Error::DuplicateName(device.label()));
+                return Err(Error::DuplicateName(device.name().clone()));
             }
-            link.print(&if settings.shared_base {
-                format!("Start migration for {} with shared base image\n", device.label())
+            call.print(&if settings.shared_base {
+                format!("Start migration for {} with shared base image\n", device.name())
             } else {
-                format!("Start full migration for {}\n", device.label())
+                format!("Start full migration for {}\n", device.name())
             });
             devices.try_reserve(1)?;
             devices.push(device);
@@ -155,27 +120,24 @@ impl<H: Host> Outgoing<H> {
         }
         status.start(devices.iter().map(SourceDevice::total_bytes).sum());
         let mut migration = Outgoing {
+            stream: call.stream.identity(),
             pool: Pool::new(settings.max_buffers, settings.geometry.chunk_bytes(), Arc::clone(&status)),
-            completions: Completions::new(Arc::clone(&status)),
+            in_flight: InFlight::new(&status),
+            writer: Writer::new(&status),
             began: host.now_ns(),
             host,
-            stream: link.stream.identity(),
             settings,
             status,
-            phase: Phase::Bulk,
             devices,
-            in_flight: 0,
             last_read: 0,
             stalled: false,
-            ready: VecDeque::new(),
+            to_send: VecDeque::new(),
             turn: 0,
-            pace: Pace::default(),
-            shrinking: Shrinking::default(),
-            step_bytes: 0,
-            progress: None,
+            bandwidth: BandwidthEstimate::default(),
+            convergence: Convergence::default(),
         };
-        migration.put(link, &Header::End.encode());
-        link.check()?;
+        migration.writer.put(call, &Record::End);
+        call.check_stream()?;
         Ok(migration)
     }
 
@@ -190,27 +152,27 @@ impl<H: Host> Outgoing<H> {
     ///
     /// # Errors
     /// If a read or the stream fails, or a device has changed its length; the migration is then over.
-    pub fn iterate(&mut self, link: &mut Link) -> Result<Step, Error> {
-        link.check()?;
+    pub fn iterate(&mut self, call: &mut CallContext) -> Result<Step, Error> {
+        call.check_stream()?;
         let began = self.host.now_ns();
         self.check_step()?;
         self.collect()?;
-        self.pace.begin(began, (self.in_flight == 0).then_some(self.last_read));
-        self.step_bytes = 0;
+        self.bandwidth.begin(began, (self.in_flight.count() == 0).then_some(self.last_read));
+        self.writer.begin_step();
         self.begin_search(false)?;
-        let (sent, waiting) = self.send_step(link, began)?;
-        self.report_progress(link);
-        self.put(link, &Header::End.encode());
-        link.check()?;
+        let (sent, waiting) = self.send_step(call, began)?;
+        self.writer.report_progress(call);
+        self.writer.put(call, &Record::End);
+        call.check_stream()?;
         let remaining = self.remaining()?;
         // A section without a chunk says nothing about the link.
-        let bytes = if sent > 0 { self.step_bytes } else { 0 };
+        let bytes = if sent > 0 { self.writer.step_bytes() } else { 0 };
         let now = self.host.now_ns();
-        self.stalled = self.in_flight > 0 && self.pace.stalls(now, self.last_read);
-        self.pace.end(now, bytes, waiting.filter(|_| remaining > 0));
+        self.stalled = self.in_flight.count() > 0 && self.bandwidth.stalls(now, self.last_read);
+        self.bandwidth.end(now, bytes, waiting.filter(|_| remaining > 0));
         let time = self.publish(remaining);
         if self.bulk_done() {
-            self.shrinking.note(now, remaining, time);
+            self.convergence.note(now, remaining, time);
         }
         let can_finish = self.should_stop(remaining) && time.is_some_and(|time| time <= self.host.max_downtime_ns());
         Ok(Step { sent: sent > 0, can_finish })
@@ -220,13 +182,14 @@ impl<H: Host> Outgoing<H> {
         self.devices.iter().all(SourceDevice::bulk_done)
     }
 
-    /// Whether letting the guest run on is no use any more: so little remains that it takes no time, or it does not shrink.
-    /// Before all was sent once, it is not known what it writes to over and over. Who stops it while reads stall waits for them.
+    /// Whether letting the guest run on is no use any more: so little remains that it takes no time, or it does
+    /// not shrink. Before all was sent once, it is not known what it writes to over and over. Who stops it
+    /// while reads stall waits for them.
     #[must_use]
     pub fn should_stop(&self, remaining: u64) -> bool {
         let (total, transferred) = self.status.bytes();
-        let short = || self.pace.time_for(remaining).is_some_and(|time| time <= SHORT_DOWNTIME_NS);
-        !self.stalled && self.bulk_done() && (self.shrinking.is_over() || transferred == total && short())
+        let short = || self.bandwidth.time_for(remaining).is_some_and(|time| time <= SHORT_DOWNTIME_NS);
+        !self.stalled && self.bulk_done() && (self.convergence.has_ended() || transferred == total && short())
     }
 
     /// A length that has changed, even if it changes back, ends the migration.
@@ -245,26 +208,26 @@ impl<H: Host> Outgoing<H> {
                 None => check_left_out(device)?,
             }
         }
-        missing.first().map_or(Ok(()), |device| Err(Error::WentAway(device.label())))
+        missing.first().map_or(Ok(()), |device| Err(Error::WentAway(device.name().clone())))
     }
 
-    /// Sends until the stream, the section or the time is full, or nothing is left; how many chunks that were, and what kept
-    /// it from going on.
-    fn send_step(&mut self, link: &mut Link, began: i64) -> Result<(usize, Option<Wait>), Error> {
+    /// Sends until the stream, the section or the time is full, or nothing is left; how many chunks that were,
+    /// and what kept it from going on.
+    fn send_step(&mut self, call: &mut CallContext, began: i64) -> Result<(usize, Option<Wait>), Error> {
         let mut sent = 0;
         loop {
             let limit = self.pool.limit() - sent;
-            sent += self.send_ready(link, limit)?;
-            let window = self.window(link);
+            sent += self.send_ready(call, limit)?;
+            let window = self.window(call);
             self.fill(window)?;
-            if sent == self.pool.limit() || link.stream.is_rate_limited() {
+            if sent == self.pool.limit() || call.stream.is_rate_limited() {
                 return Ok((sent, Some(Wait::Stream)));
             }
             // Known zeroes, and reads that complete at once, are ready by now.
-            if self.collect()? || !self.ready.is_empty() {
+            if self.collect()? || !self.to_send.is_empty() {
                 continue;
             }
-            if self.in_flight == 0 {
+            if self.in_flight.count() == 0 {
                 return Ok((sent, None));
             }
             let waited = self.host.now_ns().saturating_sub(began);
@@ -273,26 +236,26 @@ impl<H: Host> Outgoing<H> {
                 return Ok((sent, Some(Wait::Reads)));
             }
             // What is buffered can go out meanwhile.
-            link.stream.flush();
-            if !self.completions.wait(Duration::from_nanos(left)) {
+            call.stream.flush();
+            if !self.in_flight.wait(Duration::from_nanos(left)) {
                 return Ok((sent, Some(Wait::Reads)));
             }
             self.collect()?;
         }
     }
 
-    /// Sends everything that the destination still lacks, whatever the rate limit, and the last section's end. The guest is
-    /// stopped. The migration is over afterwards: drop it.
+    /// Sends everything that the destination still lacks, whatever the rate limit, and the last section's end.
+    /// The guest is stopped. The migration is over afterwards: drop it.
     ///
     /// # Errors
     /// If a read or the stream fails, the devices are not those of setup any more, or the guest still writes.
-    pub fn complete(&mut self, link: &mut Link) -> Result<(), Error> {
-        link.check()?;
+    pub fn complete(&mut self, call: &mut CallContext) -> Result<(), Error> {
+        call.check_stream()?;
         self.check_devices()?;
-        self.phase = Phase::Completing;
+        self.status.set_phase(Phase::Completing);
         for _ in 0..LAST_STAGE_ROUNDS {
             self.begin_search(true)?;
-            self.send_all(link)?;
+            self.send_all(call)?;
             if self.remaining()? == 0 {
                 break;
             }
@@ -300,11 +263,11 @@ impl<H: Host> Outgoing<H> {
         self.check_devices()?;
         self.check_nothing_left()?;
         self.publish(0);
-        link.print("\n");
-        self.put(link, &Header::Progress(100).encode());
-        self.put(link, &Header::End.encode());
-        link.check()?;
-        link.print("Block migration completed\n");
+        call.print("\n");
+        self.writer.put(call, &Record::Progress(100));
+        self.writer.put(call, &Record::End);
+        call.check_stream()?;
+        call.print("Block migration completed\n");
         Ok(())
     }
 
@@ -312,25 +275,28 @@ impl<H: Host> Outgoing<H> {
     fn check_nothing_left(&self) -> Result<(), Error> {
         for device in &self.devices {
             if device.dirty_chunks()? > 0 {
-                return Err(Error::StillWritten(device.label()));
+                return Err(Error::StillWritten(device.name().clone()));
             }
         }
-        let remaining = self.remaining()?;
-        let none_on_its_way = self.in_flight == 0 && self.ready.is_empty();
+        // A chunk that a host once called dirty, and then not, may have been left to the dirty phase by the
+        // bulk phase and never been found: each must have been sent or passed over.
+        let (total, transferred) = self.status.bytes();
+        let remaining = self.remaining()?.max(total - transferred);
+        let none_on_its_way = self.in_flight.count() == 0 && self.to_send.is_empty();
         if remaining == 0 && none_on_its_way { Ok(()) } else { Err(Error::Unfinished(remaining)) }
     }
 
-    /// Sends what is left of the bulk phase and of this lap.
-    fn send_all(&mut self, link: &mut Link) -> Result<(), Error> {
+    /// Sends what is left of the bulk phase and what this search finds.
+    fn send_all(&mut self, call: &mut CallContext) -> Result<(), Error> {
         loop {
             self.collect()?;
-            self.send_ready(link, usize::MAX)?;
+            self.send_ready(call, usize::MAX)?;
             self.fill(self.settings.max_reads as usize)?;
-            if !self.ready.is_empty() {
+            if !self.to_send.is_empty() {
                 continue;
             }
-            if self.in_flight > 0 {
-                self.completions.wait_for_host(&*self.host, self.in_flight)?;
+            if self.in_flight.count() > 0 {
+                self.in_flight.wait_for_host(&*self.host)?;
             } else if self.bulk_done() {
                 return Ok(());
             }
@@ -354,9 +320,9 @@ impl<H: Host> Outgoing<H> {
 
     /// Makes the estimate public; returns how long the rest would take, if that is known.
     fn publish(&self, remaining: u64) -> Option<u64> {
-        let time = self.pace.time_for(remaining);
+        let time = self.bandwidth.time_for(remaining);
         let elapsed = self.host.now_ns().saturating_sub(self.began);
-        self.status.bandwidth.store(self.pace.bandwidth(), Relaxed);
+        self.status.bandwidth.store(self.bandwidth.bandwidth(), Relaxed);
         self.status.expected_downtime_ns.store(time.unwrap_or(0), Relaxed);
         self.status.elapsed_ns.store(u64::try_from(elapsed).unwrap_or(0), Relaxed);
         time
@@ -369,9 +335,8 @@ impl<H: Host> Outgoing<H> {
     /// Takes the reads that have completed; whether there were any.
     fn collect(&mut self) -> Result<bool, Error> {
         let mut any = false;
-        while let Some(done) = self.completions.pop() {
+        while let Some(done) = self.in_flight.pop() {
             any = true;
-            self.in_flight -= 1;
             let device = &mut self.devices[done.device];
             device.reads -= 1;
             self.last_read = done.when.map_or(self.last_read, |when| when.max(self.last_read));
@@ -379,15 +344,15 @@ impl<H: Host> Outgoing<H> {
                 return Err(device.read_failed(done.sectors.start, errno));
             }
             let chunk = self.settings.geometry.chunk_of(done.sectors.start);
-            self.ready.push_back(Ready { device: done.device, chunk, data: done.buffer });
+            self.to_send.push_back(ChunkToSend { device: done.device, chunk, data: done.buffer });
         }
         Ok(any)
     }
 
-    /// How many chunks may be on their way: not more than the stream takes in a step, nor than reads may be in flight, since
-    /// what is read early gets old, and leaves the CPU's cache.
-    fn window(&self, link: &mut Link) -> usize {
-        let step = link
+    /// How many chunks may be on their way: not more than the stream takes in a step, nor than reads may be in
+    /// flight, since what is read early gets old, and leaves the CPU's cache.
+    fn window(&self, call: &mut CallContext) -> usize {
+        let step = call
             .stream
             .rate_limit()
             .map_or(u64::MAX, |bytes| bytes.div_ceil(self.settings.geometry.chunk_bytes() as u64));
@@ -398,15 +363,15 @@ impl<H: Host> Outgoing<H> {
     fn fill(&mut self, window: usize) -> Result<(), Error> {
         let mut unused = None;
         let mut idle = 0;
-        while idle < self.devices.len() && self.in_flight + self.ready.len() < window {
+        while idle < self.devices.len() && self.in_flight.count() + self.to_send.len() < window {
             let buffer = match unused.take().map_or_else(|| self.pool.take(), Ok) {
                 Ok(buffer) => buffer,
                 Err(NoBuffer::InUse) => break,
                 Err(NoBuffer::NoMemory) => return Err(Error::NoMemory("a chunk".to_owned())),
             };
             self.host.check_memory()?;
-            self.completions.make_room(self.in_flight + 1)?;
-            self.ready.try_reserve(self.in_flight + 1)?;
+            self.in_flight.reserve()?;
+            self.to_send.try_reserve(self.in_flight.count() + 1)?;
             let turn = self.turn;
             self.turn = (turn + 1) % self.devices.len();
             // A slow device must not take the places of all the others.
@@ -427,44 +392,99 @@ impl<H: Host> Outgoing<H> {
         self.devices.iter().filter(|device| device.reads > 0 || device.has_work()).count().max(1)
     }
 
-    fn next_chunk(&mut self, index: usize, share: usize) -> Result<Option<Found>, Error> {
+    fn next_chunk(&mut self, index: usize, share: usize) -> Result<Option<ChunkToRead>, Error> {
         let device = &mut self.devices[index];
         if device.reads >= share {
             return Ok(None);
         }
-        if self.phase != Phase::Dirty {
+        let phase = self.status.phase();
+        if phase != Phase::Dirty {
             let (passed, found) = device.next_bulk();
             self.status.add_transferred(passed);
             // A search that goes on in the next round must not come to chunks that the dirty phase has on their way.
-            if found.is_some() || self.phase == Phase::Bulk || !device.bulk_done() {
+            if found.is_some() || phase == Phase::Bulk || !device.bulk_done() {
                 return Ok(found);
             }
         }
-        Ok(device.next_dirty()?.map(Found::dirty))
+        device.next_dirty()
     }
 
     fn leave_bulk(&mut self) {
-        if self.phase == Phase::Bulk && self.bulk_done() {
-            self.phase = Phase::Dirty;
-            self.status.bulk_active.store(false, Relaxed);
+        if self.status.phase() == Phase::Bulk && self.bulk_done() {
+            self.status.set_phase(Phase::Dirty);
         }
     }
 
+    /// Sends what waits to be sent, as far as the step's limits allow; returns how many chunks that were.
+    fn send_ready(&mut self, call: &mut CallContext, limit: usize) -> Result<usize, Error> {
+        let completing = self.status.phase() == Phase::Completing;
+        let mut sent = 0;
+        while sent < limit && !self.to_send.is_empty() && (completing || !call.stream.is_rate_limited()) {
+            let Some(next) = self.to_send.pop_front() else { break };
+            let device = &mut self.devices[next.device];
+            device.end_copy(next.chunk);
+            // What the guest has written to meanwhile must be sent again anyway: others go first, where there are any.
+            let others = !self.to_send.is_empty() || self.in_flight.count() > 0;
+            if !completing && others && device.is_dirty(next.chunk) {
+                continue;
+            }
+            self.send(call, next);
+            call.check_stream()?;
+            self.host.check_memory()?;
+            sent += 1;
+        }
+        Ok(sent)
+    }
+
+    /// Puts one chunk into the stream, as a zero record if that is asked for and will do.
+    fn send(&mut self, call: &mut CallContext, next: ChunkToSend) {
+        let ChunkToSend { device, chunk, data } = next;
+        let device = &mut self.devices[device];
+        let sectors = device.sectors(chunk);
+        if device.mark_sent(chunk) {
+            self.status.add_transferred(sectors.bytes() as u64);
+        } else {
+            self.status.chunks_resent.fetch_add(1, Relaxed);
+        }
+        self.status.chunks_sent.fetch_add(1, Relaxed);
+        let name = device.name().clone();
+        if self.settings.zero_blocks && data.as_deref().is_none_or(is_zero) {
+            self.status.chunks_zero.fetch_add(1, Relaxed);
+            return self.writer.put(call, &Record::ZeroBlock(name, sectors.start));
+        }
+        self.writer.put(call, &Record::Block(name, sectors.start));
+        match data {
+            Some(data) => {
+                let lend = self.may_lend();
+                self.writer.put_data(call, data, lend);
+            }
+            None => self.writer.put_zeroes(call, self.settings.geometry.chunk_bytes()),
+        }
+    }
+
+    /// Whether the stream may keep one more buffer. What it keeps is bounded, so that reads always find buffers
+    /// and nothing waits for the stream.
+    fn may_lend(&self) -> bool {
+        let waiting = self.to_send.iter().filter(|next| next.data.is_some()).count();
+        // One more is the buffer that is to be sent.
+        let lent = self.pool.in_use().saturating_sub(self.in_flight.count() + waiting + 1);
+        lent < self.pool.limit() / 2
+    }
+
     /// Starts on a chunk; gives the buffer back if it need not be read.
-    fn start_chunk(&mut self, index: usize, found: &Found, mut buffer: Buffer) -> Result<Option<Buffer>, Error> {
+    fn start_chunk(&mut self, index: usize, found: &ChunkToRead, mut buffer: Buffer) -> Result<Option<Buffer>, Error> {
         let device = &mut self.devices[index];
-        device.take(found);
+        device.begin_copy(found);
         let chunk = found.chunk;
         if device.is_known_zero(found) {
-            self.ready.push_back(Ready { device: index, chunk, data: None });
+            self.to_send.push_back(ChunkToSend { device: index, chunk, data: None });
             return Ok(Some(buffer));
         }
         let sectors = device.sectors(chunk);
         // A tail's padding is zero: the buffer may hold some other chunk.
         buffer[sectors.bytes()..].fill(0);
         device.reads += 1;
-        self.in_flight += 1;
-        let started = device.device().read(ReadRequest::new(&self.completions, index, sectors, buffer));
+        let started = device.device().read(self.in_flight.read(index, sectors, buffer));
         started.map_err(|errno| device.read_failed(sectors.start, errno))?;
         Ok(None)
     }
@@ -473,27 +493,7 @@ impl<H: Host> Outgoing<H> {
 impl<H: Host> Drop for Outgoing<H> {
     fn drop(&mut self) {
         self.status.stop();
-        // The buffers go to no one else before the host has done with them: what it does not wait for, as when its storage
-        // hangs, is left to the completions.
-        if self.in_flight > 0 {
-            self.host.drain();
-            while self.in_flight > 0 && (self.collect_quietly() || self.wait_a_moment()) {}
-        }
-        if self.in_flight > 0 {
-            log::debug!("the migration ends with {} reads in flight", self.in_flight);
-        }
-    }
-}
-
-impl<H: Host> Outgoing<H> {
-    fn collect_quietly(&mut self) -> bool {
-        let done = self.completions.pop();
-        self.in_flight -= usize::from(done.is_some());
-        done.is_some()
-    }
-
-    /// A completion's thread may be a moment behind the flush.
-    fn wait_a_moment(&self) -> bool {
-        self.host.threaded() && self.completions.wait(Duration::from_millis(100))
+        // The buffers go to no one else before the host has completed their reads.
+        self.in_flight.abandon(&*self.host);
     }
 }

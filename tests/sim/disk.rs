@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A disk: its data, what it knows of them, and who tracks the writes to it.
+//! A disk: its data, what is known about them, and the dirty tracking.
 
 use std::ops::Range;
 
@@ -8,17 +8,17 @@ use blkmig::geometry::{SECTOR_BYTES, Sectors};
 
 pub(crate) const SECTOR: usize = SECTOR_BYTES as usize;
 
-/// Sectors of a medium that is put into an empty drive.
+/// The sectors of a medium that is put into an empty drive.
 const INSERTED: u64 = 5;
 
-/// Why a disk takes no part in migrations.
+/// Whether a disk migrates and, if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Normal,
     ReadOnly,
     Empty,
     NoMedium,
-    /// The reference can't be had: nothing is behind the device any more.
+    /// Taking a reference fails, because there is nothing behind the device any more.
     Gone,
 }
 
@@ -26,20 +26,20 @@ pub(crate) struct Disk {
     pub(crate) name: Vec<u8>,
     pub(crate) kind: Kind,
     pub(crate) data: Vec<u8>,
-    /// What of the data a power cut leaves: what there was when it was last flushed.
+    /// The data that survive a power cut: those of the last flush.
     pub(crate) stable: Vec<u8>,
-    /// What the host says of the length, if that is not the truth of setup any more. An error stands for all that can fail.
-    pub(crate) says: Option<Result<i64, Errno>>,
-    /// Sectors in an allocation unit, and which units are in the disk's own image.
+    /// The length that the host reports, if it has changed since setup. With an error here, requests fail as well.
+    pub(crate) reported_length: Option<Result<i64, Errno>>,
+    /// The sectors in an allocation unit, and which units are in the disk's own image.
     pub(crate) cluster: u64,
     pub(crate) allocated: Vec<bool>,
-    /// Sectors in a unit of dirty tracking, and which are dirty.
+    /// The sectors in a chunk, and which chunks are dirty.
     pub(crate) chunk: u64,
     pub(crate) dirty: Vec<bool>,
     pub(crate) tracking: bool,
-    /// Another device has taken its place since the tracking began: what the guest writes to that one is not tracked.
+    /// Another device has taken its place since tracking began. Guest writes to that one are not tracked.
     pub(crate) replaced: bool,
-    /// The host's list of devices lacks it.
+    /// It is missing in the host's list of devices.
     pub(crate) unlisted: bool,
     pub(crate) held: u32,
 }
@@ -51,7 +51,7 @@ impl Disk {
             kind,
             data: vec![0; sectors as usize * SECTOR],
             stable: Vec::new(),
-            says: None,
+            reported_length: None,
             cluster,
             allocated: vec![false; sectors.div_ceil(cluster) as usize],
             chunk,
@@ -71,21 +71,21 @@ impl Disk {
         self.kind == Kind::Normal
     }
 
-    /// As it was, or will be, when nothing happens to it.
+    /// Undoes all events of the previous migration.
     pub(crate) fn settle(&mut self) {
-        self.says = None;
+        self.reported_length = None;
         self.replaced = false;
         self.unlisted = false;
         self.stable = self.data.clone();
     }
 
-    /// A disk that was left out gets what it lacked: a medium, a length, something behind it, or write access.
+    /// A skipped disk gets what it lacked: a medium, a length, something behind it, or write access.
     pub(crate) fn insert(&mut self) {
         self.kind = Kind::Normal;
         self.resize(self.sectors().max(INSERTED));
     }
 
-    /// And loses it again.
+    /// Undoes `insert`.
     pub(crate) fn remove(&mut self, kind: Kind, sectors: u64) {
         self.kind = kind;
         self.resize(sectors);
@@ -97,14 +97,14 @@ impl Disk {
         self.dirty.resize(sectors.div_ceil(self.chunk) as usize, false);
     }
 
-    /// Whether there still is something behind the device.
+    /// Whether there is still something behind the device.
     pub(crate) fn is_there(&self) -> Result<(), Errno> {
-        self.says.unwrap_or(Ok(0)).map(drop)
+        self.reported_length.unwrap_or(Ok(0)).map(drop)
     }
 
     pub(crate) fn length(&self) -> Result<i64, Errno> {
-        if let Some(says) = self.says {
-            return says;
+        if let Some(length) = self.reported_length {
+            return length;
         }
         match self.kind {
             Kind::Empty => Ok(0),
@@ -117,7 +117,7 @@ impl Disk {
         &self.data[span(range)]
     }
 
-    /// What lies past the end is dropped: whoever lets it come this far has told of it, or is meant to be silent.
+    /// Data past the end are dropped: the caller has already reported them, or has a defect that hides them.
     pub(crate) fn put(&mut self, start: u64, data: &[u8]) {
         let at = (start as usize * SECTOR).min(self.data.len());
         let data = &data[..data.len().min(self.data.len() - at)];
@@ -128,7 +128,7 @@ impl Disk {
         }
     }
 
-    /// Fills sectors as a guest would: each with a pattern of its own, or with zeroes for a stamp of 0.
+    /// Fills sectors, each with its own pattern, or with zeroes if the stamp is 0.
     pub(crate) fn stamp(&mut self, sectors: Range<u64>, stamp: u64) {
         for sector in sectors {
             self.put(sector, &pattern(sector, stamp));
@@ -152,7 +152,7 @@ impl Disk {
     }
 }
 
-/// How far from the start of `range` the answer stays what it is there.
+/// The answer at the start of `range`, and the number of sectors for which it stays the same.
 pub(crate) fn run(range: Sectors, answer: impl Fn(u64) -> bool) -> (bool, u64) {
     let first = answer(range.start.0);
     let end = (range.start.0..range.end().0).find(|&sector| answer(sector) != first).unwrap_or(range.end().0);

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The end of a migration: what the host does then, what must hold, and what is left for the verdict.
-
-use std::sync::atomic::Ordering::Relaxed;
+//! The end of a migration: what the host does, what must hold, and the outcome to judge.
 
 use blkmig::host::Monitor;
 
-use super::Blow;
+use super::Fault;
 use super::disk::Disk;
 use super::model::ModelDisk;
 use super::run::{End, Run};
@@ -19,52 +17,52 @@ impl Run {
         self.check_memory();
         let lacking = self.lacking();
         if lacking > 0 {
-            self.wrong(format!("completed, but {lacking} bytes were not sent"));
+            self.violation(format!("completed, but {lacking} bytes were not sent"));
         }
-        let (total, transferred) = self.source_module.status().bytes();
+        let (total, transferred) = self.source_instance.status().bytes();
         if total != transferred {
-            self.wrong(format!("completed with {transferred} of {total} bytes transferred"));
+            self.violation(format!("completed with {transferred} of {total} bytes transferred"));
         }
-        if !self.source_module.last_error().is_empty() {
-            self.wrong("completed, but there is an error's text");
+        if !self.source_instance.last_error().is_empty() {
+            self.violation("completed, but the last error is not empty");
         }
     }
 
-    /// The end of a migration, however it went: what the host does in any case.
+    /// What the host does at the end of any migration, successful or not.
     pub(crate) fn end(&mut self, stream: &mut OutStream, monitor: Option<&dyn Monitor>, end: End) {
         self.sim.trace(|| format!("END {end:?}"));
         if end == End::Failed {
             self.check_released("after an error");
-            self.disturb_failed(stream);
+            self.misuse_after_failure(stream);
         }
-        // Some hosts clean up after an error or a success, some don't; cancelling is always a call.
+        // Some hosts clean up after an error or a success, others do not. Canceling always takes a call.
         if end == End::Cancelled || self.sim.rng.chance(500) {
             let stages = self.scenario.stages;
-            self.source.leaving.set(true);
-            self.call(stream, monitor, |module, link| {
+            self.source.canceling.set(true);
+            self.call(stream, monitor, |instance, context| {
                 if stages {
-                    module.save_live(link, -1);
+                    instance.save_live(context, -1);
                 } else {
-                    module.cleanup(link.monitor);
+                    instance.cleanup(context.monitor);
                 }
             });
-            self.source.leaving.set(false);
+            self.source.canceling.set(false);
             let in_flight = self.source.ios.borrow().len();
             if in_flight > 0 && self.source.hangs.get() {
                 self.orphaned = in_flight;
-                self.sim.saw("cancelled with reads in flight");
+                self.sim.cover("canceled with reads in flight");
                 self.source.orphan_reads();
             }
             self.check_released("after cleanup");
-            self.disturb_after(stream);
+            self.misuse_after_end(stream);
         } else if end == End::Completed {
-            self.disturb_after(stream);
+            self.misuse_after_end(stream);
         }
         self.deliver(usize::MAX);
         if !stream.section.is_empty() && !self.destination_failed {
             self.load(&std::mem::take(&mut stream.section), false);
         }
-        // Late completions, of a host whose flush lies, and late releases are harmless.
+        // Late completions, of a host whose drain returns too early, and late releases do no harm.
         self.source.complete_some(usize::MAX);
         if end != End::Cancelled {
             self.source.complete_orphans(usize::MAX);
@@ -72,7 +70,7 @@ impl Run {
         self.destination.complete_some(usize::MAX);
         stream.close();
         if stream.failed.is_none() && end == End::Failed {
-            self.wrong("failed, but the stream has no error");
+            self.violation("failed, but the stream has no error");
         }
         self.source.stop_guest();
     }
@@ -83,13 +81,13 @@ impl Run {
         let pairs = disks.iter().zip(&self.model.disks).map(|(disk, ModelDisk { migrates, .. })| {
             let other = destination.iter().find(|other| other.name == disk.name);
             let before = before.iter().find(|(name, _)| *name == disk.name);
-            // After a panic in the call that gives it back, a thing may stay with the engine.
-            let panicked = self.sim.struck().iter().any(|(_, blow)| *blow != Blow::Error);
+            // If the call that returns a resource panics, the engine may keep that resource.
+            let panicked = self.sim.injected_faults().iter().any(|(_, fault)| *fault != Fault::Error);
             Pair {
                 name: String::from_utf8_lossy(&disk.name).into_owned(),
                 source: self.due(disk, other),
                 destination: other.map_or(Vec::new(), |other| {
-                    // As after a power cut; what does not migrate must not have been touched at all.
+                    // What a power cut would leave. A device that does not migrate must not have been changed at all.
                     if *migrates { other.stable.clone() } else { other.data.clone() }
                 }),
                 migrates: *migrates,
@@ -104,15 +102,15 @@ impl Run {
             destination_reported: self.destination_failed,
             pairs: pairs.collect(),
             buffers_in_use: [
-                self.source_module.status().buffers().0 - self.source.orphans.borrow().len() as u32,
-                self.destination_module.status().buffers().0,
+                self.source_instance.status().buffers().0 - self.source.orphans.borrow().len() as u32,
+                self.destination_instance.status().buffers().0,
             ],
-            active: self.source_module.status().active.load(Relaxed),
+            active: self.source_instance.status().is_active(),
         }
     }
 
-    /// What must be on the destination's disk in the end: all, but for zeroes past the end of a shorter one, or what its user
-    /// says is garbage.
+    /// What must be on the destination's disk at the end: everything, except zeroes past the end of a shorter disk, or
+    /// garbage there that its user accepts to lose.
     fn due(&self, source: &Disk, destination: Option<&Disk>) -> Vec<u8> {
         let mut due = source.data.clone();
         let Some(destination) = destination else { return due };
@@ -120,7 +118,7 @@ impl Run {
         let length = destination.data.len();
         if length < due.len() && due.len() <= length.next_multiple_of(chunk) {
             let lost = due[length..].iter().any(|&byte| byte != 0);
-            self.sim.saw(if lost { "shorter by data" } else { "shorter by zeroes" });
+            self.sim.cover(if lost { "shorter by data" } else { "shorter by zeroes" });
             if !lost || self.scenario.options.accept_tail_garbage {
                 due.truncate(length);
             }

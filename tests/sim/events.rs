@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Devices that go away, change, appear or are replaced while a migration runs, between two calls of the host's or in the
-//! middle of one; and whether the engine must have noticed.
+//! Devices that disappear, change, appear or are replaced while a migration runs, between two calls to the engine or in
+//! the middle of one; and whether the engine must have noticed.
 
 use std::cell::Cell;
 
@@ -11,15 +11,15 @@ use super::machine::Machine;
 /// What happens to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// It goes away.
+    /// It disappears.
     Gone,
-    /// It has another length, by so many sectors: for good, or for so many calls of the engine.
+    /// Its length changes by this many sectors: for good, or for this many calls of the engine.
     Resized(i64, Option<u64>),
-    /// One that was left out could be migrated now.
+    /// A device that was skipped could be migrated now.
     Appears,
-    /// Another one under its name takes its place.
+    /// Another device with its name takes its place.
     Replaced,
-    /// The host does not list it any more.
+    /// The host no longer lists it.
     Unlisted,
 }
 
@@ -35,7 +35,8 @@ impl Event {
         }
     }
 
-    /// Whether its length tells of it: the engine looks at that in every step, and at the list in the last one alone.
+    /// Whether the event shows in the length, which the engine checks in every step. The list of devices is
+    /// checked only in the last stage.
     fn shows_in_length(self) -> bool {
         matches!(self, Event::Gone | Event::Resized(..))
     }
@@ -45,17 +46,17 @@ impl Event {
     }
 }
 
-/// When and where it happens.
+/// When and where an event happens.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Happening {
+pub(crate) struct PlannedEvent {
     pub(crate) event: Event,
-    /// To a disk of the destination, and not to one of the source.
+    /// At the destination, not at the source.
     pub(crate) at_destination: bool,
-    /// Before this step, or before the last stage.
+    /// Before this step, or before the last stage if it is `None`.
     pub(crate) step: Option<u64>,
-    /// Or in the middle of what follows, at that call of the engine.
+    /// If not 0: not before the step but during it, at this call of the engine.
     pub(crate) call: u64,
-    /// To which of the disks that it can happen to.
+    /// Selects one of the disks to which the event can happen.
     pub(crate) which: u64,
 }
 
@@ -66,20 +67,20 @@ enum Due {
     Ends,
 }
 
-/// What goes on around a machine's migration.
+/// What happens to a machine's devices during a migration.
 #[derive(Default)]
-pub(crate) struct Around {
+pub(crate) struct DeviceEvents {
     due: Cell<Option<(u64, Due)>>,
     /// The disk to which something has happened.
     changed: Cell<Option<usize>>,
-    /// What holds still.
+    /// The event whose effect has not ended.
     present: Cell<Option<Event>>,
-    /// The engine was told of something for which it must fail, or has had every reason to ask.
+    /// The host has told the engine something for which it must fail, or the engine had to ask.
     told: Cell<bool>,
     in_last_stage: Cell<bool>,
 }
 
-impl Around {
+impl DeviceEvents {
     /// The disk to which something has happened in this migration.
     pub(crate) fn changed(&self) -> Option<usize> {
         self.changed.get()
@@ -89,7 +90,7 @@ impl Around {
         self.present.get()
     }
 
-    /// The engine is told of something for which it must fail.
+    /// The host tells the engine something for which it must fail.
     pub(crate) fn tell(&self) {
         self.told.set(true);
     }
@@ -98,7 +99,7 @@ impl Around {
         self.in_last_stage.set(true);
     }
 
-    /// Whether a stage that has ended well should have failed; `before` is what there was when it began.
+    /// Whether a stage that succeeded should have failed; `before` is the event that was in effect when it began.
     pub(crate) fn must_have_failed(&self, before: Option<Event>) -> bool {
         let looked = |event: Event| self.in_last_stage.get() || event.shows_in_length();
         self.told.get() || before.is_some_and(|event| self.present.get() == before && looked(event))
@@ -106,35 +107,35 @@ impl Around {
 }
 
 impl Machine {
-    /// Another migration begins: nothing has happened.
+    /// Another migration begins, and nothing has happened yet.
     pub(crate) fn forget_events(&self) {
-        for cell in [&self.around.told, &self.around.in_last_stage] {
+        for cell in [&self.events.told, &self.events.in_last_stage] {
             cell.set(false);
         }
-        self.around.due.set(None);
-        self.around.changed.set(None);
-        self.around.present.set(None);
+        self.events.due.set(None);
+        self.events.changed.set(None);
+        self.events.present.set(None);
     }
 
-    /// It will happen, or happens now.
-    pub(crate) fn plan(&self, happening: Happening) {
-        self.around.due.set(Some((happening.call, Due::Begins(happening.event, happening.which))));
-        if happening.call == 0 {
-            self.happen(false);
+    /// Plans an event, or runs it at once.
+    pub(crate) fn plan(&self, planned: PlannedEvent) {
+        self.events.due.set(Some((planned.call, Due::Begins(planned.event, planned.which))));
+        if planned.call == 0 {
+            self.run_events(false);
         }
     }
 
-    /// Counts down to what is due, and lets it happen.
-    pub(crate) fn happen(&self, in_call: bool) {
-        match self.around.due.take() {
+    /// Counts down to the planned event and runs it when it is due.
+    pub(crate) fn run_events(&self, in_call: bool) {
+        match self.events.due.take() {
             Some((0, Due::Begins(event, which))) => self.begin(event, which, in_call),
             Some((0, Due::Ends)) => {
-                let disk = self.around.changed.get().expect("something began");
+                let disk = self.events.changed.get().expect("something began");
                 self.sim.trace(|| format!("  {}: disk {disk} has its length back", self.label));
-                self.disks.borrow_mut()[disk].says = None;
-                self.around.present.set(None);
+                self.disks.borrow_mut()[disk].reported_length = None;
+                self.events.present.set(None);
             }
-            Some((calls, due)) => self.around.due.set(Some((calls - 1, due))),
+            Some((calls, due)) => self.events.due.set(Some((calls - 1, due))),
             None => {}
         }
     }
@@ -150,41 +151,41 @@ impl Machine {
         let disk = &mut disks[index];
         self.sim.trace(|| format!("  {}: {event:?}, disk {index}", self.label));
         match event {
-            Event::Gone => disk.says = Some(Err(Errno::NO_MEDIUM)),
+            Event::Gone => disk.reported_length = Some(Err(Errno::NO_MEDIUM)),
             Event::Resized(by, calls) => {
-                disk.says = Some(Ok(disk.data.len() as i64 + by * 512));
-                self.around.due.set(calls.map(|calls| (calls, Due::Ends)));
+                disk.reported_length = Some(Ok(disk.data.len() as i64 + by * 512));
+                self.events.due.set(calls.map(|calls| (calls, Due::Ends)));
             }
             Event::Appears => disk.insert(),
             Event::Replaced => disk.replaced = true,
             Event::Unlisted => disk.unlisted = true,
         }
-        self.around.changed.set(Some(index));
-        self.around.present.set(Some(event));
+        self.events.changed.set(Some(index));
+        self.events.present.set(Some(event));
         if in_call {
-            self.sim.saw("in the middle of a call");
+            self.sim.cover("in the middle of a call");
         }
-        self.sim.saw(if self.is_source() { event.name() } else { "gone at the destination" });
+        self.sim.cover(if self.is_source() { event.name() } else { "gone at the destination" });
     }
 
-    /// The engine hears a device's length.
+    /// The engine gets a device's length.
     pub(crate) fn notice_length(&self, disk: usize, length: Result<i64, Errno>) {
-        if self.around.changed.get() != Some(disk) {
+        if self.events.changed.get() != Some(disk) {
             return;
         }
-        let told = match self.around.present.get() {
+        let told = match self.events.present.get() {
             Some(Event::Appears) => length.is_ok(),
             Some(event) => event.shows_in_length(),
             None => false,
         };
         if told {
-            self.around.tell();
+            self.events.tell();
         }
     }
 
-    /// The engine reads. It must look at all devices again after the last read of all, so what lasts it can't miss.
+    /// The engine reads. It must check all devices again after the very last read, so it cannot miss a lasting event.
     pub(crate) fn notice_read(&self) {
-        let around = &self.around;
+        let around = &self.events;
         if around.in_last_stage.get() && around.present.get().is_some_and(Event::lasts) {
             around.tell();
         }

@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The guest: its writes, each of which takes a while, and when they make their chunks dirty.
+//! The guest: its writes take time, and make their chunks dirty at different moments.
 
 use std::cell::{Cell, RefCell};
 
-use super::Sabotage;
+use super::HostDefect;
 use super::machine::Machine;
 
-/// When a write of the guest makes its chunks dirty. Each is sound: a bit is set no earlier than the data it stands for.
+/// When a guest write makes its chunks dirty. All are allowed: a bit is never set before the data it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GuestMode {
     /// At once.
     Atomic,
-    /// Some time after the data.
+    /// Some time after the data were written.
     After,
     /// With the first half of the data, and again with the second.
     Twice,
-    /// As `Twice`, but only for writes that began while they were tracked: to start tracking, the host waits for the others.
+    /// As `Twice`, but only for writes that began while tracking was on. To start it, the host waits for the others.
     Seen,
 }
 
 pub(crate) struct Guest {
     pub(crate) mode: GuestMode,
-    /// Of a thousand calls, in so many it starts or ends a write.
+    /// In this many of a thousand calls, it starts or ends a write.
     pub(crate) rate: u64,
     pub(crate) runs: Cell<bool>,
-    /// Writes that come in the last stage all the same.
+    /// Writes that, against the contract, come in the last stage.
     pub(crate) late: Cell<u64>,
     stamp: Cell<u64>,
     pub(crate) unfinished: RefCell<Vec<Unfinished>>,
@@ -35,7 +35,7 @@ pub(crate) struct Unfinished {
     pub(crate) start: u64,
     pub(crate) end: u64,
     stamp: u64,
-    /// Whether writes were tracked when it began.
+    /// Whether tracking was on when it began.
     tracked: bool,
 }
 
@@ -53,7 +53,7 @@ impl Guest {
 }
 
 impl Machine {
-    /// Starts a write of the guest, or ends one that it has started.
+    /// Starts a guest write, or ends one that was started.
     pub(crate) fn guest_step(&self) {
         let unfinished = self.guest.unfinished.borrow().len();
         if unfinished > 0 && (unfinished > 3 || self.sim.rng.chance(500)) {
@@ -85,7 +85,7 @@ impl Machine {
             return;
         }
         let sectors = disk.sectors();
-        // Most writes go to the same places.
+        // Most writes go to the same few places.
         let start = if rng.chance(700) { rng.below(sectors.div_ceil(5)) } else { rng.below(sectors) };
         let end = (start + 1 + rng.below(disk.chunk + 2)).min(sectors);
         if self
@@ -105,7 +105,7 @@ impl Machine {
             GuestMode::Atomic | GuestMode::After => disk.stamp(start..end, stamp),
             GuestMode::Twice | GuestMode::Seen => disk.stamp(start..half, stamp),
         }
-        if mode != GuestMode::After && !self.sim.sabotaged(Sabotage::ForgetsDirty) {
+        if mode != GuestMode::After && !self.sim.shows_defect(HostDefect::ForgetsDirty) {
             disk.mark_dirty(start..end);
         }
         if mode != GuestMode::Atomic {
@@ -114,13 +114,13 @@ impl Machine {
         }
     }
 
-    /// The guest stops, as a hypervisor stops one: its writes are over when this returns.
+    /// Stops the guest. As in a real hypervisor, its writes have ended when this returns.
     pub(crate) fn stop_guest(&self) {
         self.guest.runs.set(false);
         self.finish_writes();
     }
 
-    /// Waits for the guest's writes that are in flight.
+    /// Waits for guest writes in flight.
     pub(crate) fn finish_writes(&self) {
         let unfinished = std::mem::take(&mut *self.guest.unfinished.borrow_mut());
         for write in &unfinished {

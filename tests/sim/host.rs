@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The engine's traits, made of a [`Machine`].
+//! The engine's traits, implemented on a [`Machine`].
 
 use std::rc::Rc;
 
+use blkmig::device_name::DeviceName;
 use blkmig::error::Errno;
 use blkmig::geometry::{Sector, Sectors};
 use blkmig::host::{Device, Extent, Host};
@@ -11,14 +12,14 @@ use blkmig::request::{ReadRequest, WriteRequest};
 use super::disk::{Disk, Kind, run};
 use super::guest::GuestMode;
 use super::machine::{Features, Machine};
-use super::{Call, Sabotage};
+use super::{Call, HostDefect};
 
 pub(crate) struct SimHost(pub(crate) Rc<Machine>);
 
 pub(crate) struct SimDevice {
     machine: Rc<Machine>,
     index: usize,
-    /// Whether it is the one that took the place of another.
+    /// Whether it has replaced another device with its name.
     replacement: bool,
 }
 
@@ -27,27 +28,27 @@ impl Host for SimHost {
 
     fn devices(&self) -> Vec<SimDevice> {
         self.0.enter(Call::Devices);
-        let hidden = self.0.sim.sabotage == Some(Sabotage::HidesChanges);
+        let hidden = self.0.sim.defect == Some(HostDefect::HidesChanges);
         let disks = self.0.disks.borrow();
         let listed = disks.iter().enumerate().filter(|(_, disk)| hidden || !disk.unlisted);
         let device = |(index, disk): (usize, &Disk)| self.0.device(index, disk);
         listed.map(device).collect()
     }
 
-    fn find(&self, name: &[u8]) -> Option<SimDevice> {
+    fn find(&self, name: &DeviceName) -> Option<SimDevice> {
         if self.0.enter(Call::Find) {
             return None;
         }
         let disks = self.0.disks.borrow();
-        let index = disks.iter().position(|disk| disk.name == name)?;
+        let index = disks.iter().position(|disk| disk.name == name.as_bytes())?;
         Some(self.0.device(index, &disks[index]))
     }
 
     fn drain(&self) {
-        // A threaded host's lie would cost real time: the engine gives its threads a second to catch up.
+        // Not on a threaded host: the engine would wait up to a real second for its threads.
         let lies = self.0.enter(Call::Drain) && !self.0.features.threaded;
         if self.0.hangs.get() {
-            if self.0.leaving.get() {
+            if self.0.canceling.get() {
                 return;
             }
             self.0.hangs.set(false);
@@ -64,13 +65,13 @@ impl Host for SimHost {
     fn wait(&self) -> bool {
         let fails = self.0.enter(Call::Wait);
         if !self.0.features.wait {
-            // The engine is about to block: on a threaded host that is when another thread gets its turn.
+            // The engine is about to block, so on a threaded host another thread runs now.
             if self.0.features.threaded {
                 self.0.complete_some(1);
             }
             return false;
         }
-        // It may return with nothing done, but not for ever.
+        // It may return without a completion, but not forever.
         if !fails || self.0.features.threaded {
             self.0.complete_some(1 + self.0.sim.rng.index(3));
         }
@@ -97,7 +98,7 @@ impl Host for SimHost {
     fn ran_short(&self) -> bool {
         let short = self.0.enter(Call::RanShort);
         if short {
-            self.0.around.tell();
+            self.0.events.tell();
         }
         short
     }
@@ -105,7 +106,7 @@ impl Host for SimHost {
 
 impl Machine {
     fn device(self: &Rc<Self>, index: usize, disk: &Disk) -> SimDevice {
-        let hidden = self.sim.sabotage == Some(Sabotage::HidesChanges);
+        let hidden = self.sim.defect == Some(HostDefect::HidesChanges);
         SimDevice { machine: Rc::clone(self), index, replacement: disk.replaced && !hidden }
     }
 }
@@ -119,27 +120,27 @@ impl SimDevice {
         f(&mut self.machine.disks.borrow_mut()[self.index])
     }
 
-    /// The device must be held, and tracked.
+    /// Checks that the engine has a reference to the device and tracks it.
     fn tracked<T>(&self, f: impl FnOnce(&mut Disk) -> T) -> T {
         let sound = self.with(|disk| disk.held > 0 && disk.tracking);
         if !sound {
-            self.machine.wrong("dirty tracking is asked about a device that is not held and tracked");
+            self.machine.violation("dirty tracking is queried for a device without a reference or tracking");
         }
         self.with(f)
     }
 }
 
 impl Device for SimDevice {
-    fn name(&self) -> Vec<u8> {
+    fn name(&self) -> DeviceName {
         self.enter(Call::Name);
-        self.with(|disk| disk.name.clone())
+        self.with(|disk| disk.name.as_slice().into())
     }
 
     fn is_same(&self, other: &SimDevice) -> bool {
         (self.index, self.replacement) == (other.index, other.replacement)
     }
 
-    fn hold(&self) -> Result<(), Errno> {
+    fn take_ref(&self) -> Result<(), Errno> {
         if self.enter(Call::Hold) {
             return Err(Errno::IO);
         }
@@ -152,24 +153,24 @@ impl Device for SimDevice {
         })
     }
 
-    fn release(&self) {
+    fn drop_ref(&self) {
         self.enter(Call::Release);
         let machine = &self.machine;
         let (held, tracking) = self.with(|disk| (disk.held, disk.tracking));
         if held == 0 {
-            return machine.wrong("a reference is given back that was not taken");
+            return machine.violation("a reference is dropped that was not taken");
         }
         if !machine.sim.broken.get() && !self.replacement {
-            if tracking && machine.is_source() && held == 1 && !machine.sim.was_struck() {
-                machine.wrong("a device is let go while it is tracked");
+            if tracking && machine.is_source() && held == 1 && !machine.sim.fault_was_injected() {
+                machine.violation("the last reference to a device is dropped while it is tracked");
             }
-            // Where the user need not wait for storage that hangs, that is how it must be.
-            let waits = !(machine.hangs.get() && machine.leaving.get());
+            // When the user cancels while storage hangs, requests may outlive the reference.
+            let waits = !(machine.hangs.get() && machine.canceling.get());
             if waits && machine.ios.borrow().iter().any(|io| io.disk == self.index) {
-                machine.wrong("a device is let go with requests in flight");
+                machine.violation("a reference is dropped with requests in flight");
             }
         }
-        if !machine.sim.sabotaged(Sabotage::LeaksReference) {
+        if !machine.sim.shows_defect(HostDefect::LeaksReference) {
             self.with(|disk| disk.held -= 1);
         }
     }
@@ -180,11 +181,11 @@ impl Device for SimDevice {
         }
         let length = self.with(|disk| disk.length());
         self.machine.notice_length(self.index, length);
-        if self.machine.sim.sabotage == Some(Sabotage::DropsTail) && !self.machine.is_source() {
+        if self.machine.sim.defect == Some(HostDefect::DropsTail) && !self.machine.is_source() {
             return length.map(|length| (length as u64).next_multiple_of(self.with(|disk| disk.chunk * 512)) as i64);
         }
-        if self.machine.sim.sabotage == Some(Sabotage::HidesChanges) {
-            return self.with(|disk| if disk.says.is_some() { Ok(disk.data.len() as i64) } else { length });
+        if self.machine.sim.defect == Some(HostDefect::HidesChanges) {
+            return self.with(|disk| if disk.reported_length.is_some() { Ok(disk.data.len() as i64) } else { length });
         }
         length
     }
@@ -199,9 +200,9 @@ impl Device for SimDevice {
         if self.enter(Call::Allocated) {
             return match rng.below(4) {
                 0 => Err(Errno::IO),
-                1 => Ok(Extent { is: false, sectors: 0 }),
-                2 => Ok(Extent { is: false, sectors: i64::MIN }),
-                _ => Ok(Extent { is: true, sectors: 0 }),
+                1 => Ok(Extent { holds: false, sectors: 0 }),
+                2 => Ok(Extent { holds: false, sectors: i64::MIN }),
+                _ => Ok(Extent { holds: true, sectors: 0 }),
             };
         }
         let (is, sectors) = self.with(|disk| {
@@ -211,22 +212,26 @@ impl Device for SimDevice {
             run(range, |sector| disk.is_allocated(sector))
         });
         if sectors == 0 {
-            self.machine.wrong(&format!("asked for the allocation of {range:?}"));
+            self.machine.violation(&format!("asked for the allocation of {range:?}"));
         }
-        // Hosts stop early at the ends of their tables, and go on past the range when the rest is alike.
+        // Hosts stop early at the end of a table, or report more than the range if the rest is the same.
         let sectors = match rng.below(8) {
             _ if self.machine.features.tiny_extents => 1,
             0 => 1 + rng.below(sectors),
             1 if sectors == u64::from(range.count) => i64::MAX as u64,
             _ => sectors,
         };
-        Ok(Extent { is, sectors: sectors as i64 })
+        Ok(Extent { holds: is, sectors: sectors as i64 })
     }
 
     fn known_zero(&self, range: Sectors) -> Option<Extent> {
         let rng = &self.machine.sim.rng;
         if self.enter(Call::KnownZero) {
-            return rng.pick(&[None, Some(Extent { is: true, sectors: 0 }), Some(Extent { is: true, sectors: -7 })]);
+            return rng.pick(&[
+                None,
+                Some(Extent { holds: true, sectors: 0 }),
+                Some(Extent { holds: true, sectors: -7 }),
+            ]);
         }
         let Features { known_zero, tiny_extents, .. } = self.machine.features;
         if !known_zero || (!tiny_extents && rng.chance(100)) {
@@ -238,7 +243,7 @@ impl Device for SimDevice {
             0 => 1 + rng.below(sectors),
             _ => sectors,
         };
-        Some(Extent { is, sectors: sectors as i64 })
+        Some(Extent { holds: is, sectors: sectors as i64 })
     }
 
     fn read(&self, request: ReadRequest) -> Result<(), Errno> {
@@ -256,10 +261,10 @@ impl Device for SimDevice {
         let fails = self.enter(Call::Write);
         self.machine.check_write(self.index, Sectors { start, count: (data.len() / 512) as u32 });
         if self.machine.features.async_writes {
-            self.machine.wrong("a synchronous write on a host that has others");
+            self.machine.violation("a synchronous write on a host with asynchronous writes");
         }
         if fails {
-            // A disk may have done half of it.
+            // Half of it may have reached the disk.
             self.machine.store(self.index, start.0, &data[..data.len() / 1024 * 512]);
             return Err(Errno::IO);
         }
@@ -276,7 +281,7 @@ impl Device for SimDevice {
     fn write_async(&self, request: WriteRequest) -> Result<(), Errno> {
         let fails = self.enter(Call::WriteAsync);
         if !self.machine.features.async_writes {
-            self.machine.wrong("an asynchronous write on a host that has none");
+            self.machine.violation("an asynchronous write on a host without them");
         }
         self.with(|disk| disk.is_there())?;
         if fails && self.machine.sim.rng.chance(300) {
@@ -324,15 +329,15 @@ impl Device for SimDevice {
             return Err(Errno::IO);
         }
         if self.machine.is_source() {
-            self.machine.wrong("the source's disk is flushed");
+            self.machine.violation("the source's disk is flushed");
         }
         if self.machine.ios.borrow().iter().any(|io| io.disk == self.index) && !self.machine.sim.broken.get() {
-            self.machine.wrong("a flush with writes in flight");
+            self.machine.violation("a flush with writes in flight");
         }
         if self.with(|disk| disk.held == 0) {
-            self.machine.wrong("a flush of a device that is not held");
+            self.machine.violation("a flush of a device without a reference");
         }
-        let lies = self.machine.sim.sabotaged(Sabotage::LyingFlush);
+        let lies = self.machine.sim.shows_defect(HostDefect::LyingFlush);
         self.with(|disk| {
             disk.is_there()?;
             if !lies {
@@ -344,14 +349,14 @@ impl Device for SimDevice {
 
     fn set_tracking(&self, on: bool) -> Result<(), Errno> {
         if self.enter(if on { Call::TrackingOn } else { Call::TrackingOff }) {
-            // One that says it could not end has ended all the same: nothing more can be asked of the engine.
+            // If turning it off fails, it is off nevertheless: the engine cannot do more.
             self.with(|disk| disk.tracking &= on);
             return Err(Errno::IO);
         }
         if on && !self.machine.guest.unfinished.borrow().is_empty() {
-            self.machine.sim.saw("writes in flight when tracking starts");
+            self.machine.sim.cover("writes in flight when tracking starts");
         }
-        if on && self.machine.guest.mode == GuestMode::Seen && self.machine.sim.sabotage != Some(Sabotage::NoWait) {
+        if on && self.machine.guest.mode == GuestMode::Seen && self.machine.sim.defect != Some(HostDefect::NoWait) {
             self.machine.finish_writes();
         }
         let sound = self.with(|disk| {
@@ -361,7 +366,7 @@ impl Device for SimDevice {
             sound
         });
         if !sound {
-            self.machine.wrong(&format!("tracking is set to {on} for a device that is not held, or again"));
+            self.machine.violation(&format!("tracking is set to {on} without a reference, or for the second time"));
         }
         Ok(())
     }
@@ -373,7 +378,7 @@ impl Device for SimDevice {
 
     fn reset_dirty(&self, range: Sectors) {
         self.enter(Call::ResetDirty);
-        let extra = usize::from(self.machine.sim.sabotaged(Sabotage::ResetsNeighbour));
+        let extra = usize::from(self.machine.sim.shows_defect(HostDefect::ResetsNeighbor));
         self.tracked(|disk| {
             let end = range.end().0.div_ceil(disk.chunk) as usize + extra;
             let end = end.min(disk.dirty.len());
@@ -400,7 +405,7 @@ impl Device for SimDevice {
             return Some(rng.pick(&[-1, -5, i64::MIN, i64::MAX, total as i64, from.0 as i64 - 1, total as i64 - 1]));
         }
         if from.0 >= total {
-            self.machine.wrong("looks for dirty sectors past the end");
+            self.machine.violation("looks for dirty sectors past the end");
         }
         self.tracked(|disk| {
             let found = (from.0..total).find(|&sector| disk.dirty[(sector / disk.chunk) as usize]);

@@ -1,54 +1,54 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! One of the two machines: its disks, its guest, and the requests that are in flight in it.
+//! One of the two machines: its disks, its guest and its requests in flight.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
+use blkmig::call::CallContext;
 use blkmig::error::Errno;
 use blkmig::geometry::Sectors;
-use blkmig::module::Module;
+use blkmig::instance::Instance;
 use blkmig::request::{ReadRequest, WriteRequest};
-use blkmig::source::Link;
 
 use super::disk::Disk;
-use super::disturb::StrayStream;
-use super::events::Around;
+use super::events::DeviceEvents;
 use super::guest::{Guest, GuestMode};
 use super::host::SimHost;
-use super::{Call, Sabotage, Sim};
+use super::misuse::StrayStream;
+use super::{Call, HostDefect, Sim};
 
-/// What a host has, and how it behaves.
+/// The optional functions a host has, and how it behaves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Features {
     pub(crate) async_writes: bool,
     pub(crate) wait: bool,
     pub(crate) next_dirty: bool,
     pub(crate) write_zeroes: bool,
-    /// `write_zeroes` is there, but the disks don't have it.
+    /// The host has `write_zeroes`, but its disks do not support it.
     pub(crate) zeroes_unsupported: bool,
     pub(crate) known_zero: bool,
-    /// It tells of one sector at a time whether it is allocated, or zero.
+    /// Each answer about allocation or zeroes covers only one sector.
     pub(crate) tiny_extents: bool,
     pub(crate) cluster: Option<u64>,
     pub(crate) owned_buffers: bool,
     pub(crate) threaded: bool,
-    /// Requests complete while the engine is in any call, and not only where it waits.
+    /// Requests complete during any call, not only while the engine waits.
     pub(crate) sudden: bool,
-    /// Of a thousand requests, so many complete before they return.
+    /// Of a thousand requests, this many complete before the submitting call returns.
     pub(crate) immediate: u64,
-    /// Calls back into the engine from within calls.
+    /// The host calls the engine from inside the engine's calls.
     pub(crate) calls_back: bool,
-    /// The most that its clock moves in one call.
+    /// The clock advances by less than this in one call.
     pub(crate) tick_ns: u64,
     pub(crate) max_downtime_ns: u64,
 }
 
-/// When a request takes its data.
+/// When a request copies its data: at its start, at its end, or half and half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taken {
     Early,
     Late,
-    /// The first half early, the second late.
+    /// The first half early, the second half late.
     Torn,
 }
 
@@ -75,7 +75,7 @@ impl Io {
     }
 }
 
-/// What is in the buffers of reads that their migration did not wait for.
+/// The content of buffers whose reads outlived their migration.
 const ORPHANED: u8 = 0x5a;
 
 pub(crate) type Script = Rc<dyn Fn(&Machine, Call)>;
@@ -87,19 +87,19 @@ pub(crate) struct Machine {
     pub(crate) disks: RefCell<Vec<Disk>>,
     pub(crate) ios: RefCell<Vec<Io>>,
     pub(crate) guest: Guest,
-    pub(crate) around: Around,
-    /// Whether its storage hangs: what is in flight does not complete.
+    pub(crate) events: DeviceEvents,
+    /// The storage hangs: requests in flight do not complete.
     pub(crate) hangs: Cell<bool>,
-    /// Whether the user has cancelled, and need not wait for what is in flight.
-    pub(crate) leaving: Cell<bool>,
-    /// Reads of a migration that was cancelled before they completed.
+    /// The user has canceled, so the engine need not wait for requests in flight.
+    pub(crate) canceling: Cell<bool>,
+    /// Reads of a migration that was canceled before they completed.
     pub(crate) orphans: RefCell<Vec<Io>>,
-    pub(crate) module: RefCell<Weak<Module<SimHost>>>,
+    pub(crate) instance: RefCell<Weak<Instance<SimHost>>>,
     pub(crate) max_reads: usize,
     pub(crate) max_writes: usize,
-    /// What a test does in the middle of calls.
+    /// What a test does during each call.
     pub(crate) script: RefCell<Option<Script>>,
-    /// What a sabotage keeps.
+    /// Old data kept for the defects that return or swap them.
     kept: RefCell<Vec<(usize, u64, Vec<u8>)>>,
 }
 
@@ -119,11 +119,11 @@ impl Machine {
             disks: RefCell::new(disks),
             ios: RefCell::default(),
             guest: Guest::new(mode, rate),
-            around: Around::default(),
+            events: DeviceEvents::default(),
             hangs: Cell::new(false),
-            leaving: Cell::new(false),
+            canceling: Cell::new(false),
             orphans: RefCell::default(),
-            module: RefCell::default(),
+            instance: RefCell::default(),
             max_reads,
             max_writes,
             script: RefCell::default(),
@@ -135,16 +135,16 @@ impl Machine {
         self.label == "source"
     }
 
-    pub(crate) fn wrong(&self, text: &str) {
-        self.sim.wrong(format!("{}: {text}", self.label));
+    pub(crate) fn violation(&self, text: &str) {
+        self.sim.violation(format!("{}: {text}", self.label));
     }
 
-    /// Every call of the engine comes through here. Whatever can happen in a hypervisor meanwhile may happen now; returns
-    /// whether the call is to go wrong.
+    /// Every call of the engine passes through here, and whatever can happen in a hypervisor meanwhile may happen now.
+    /// Returns whether the call must fail.
     pub(crate) fn enter(&self, call: Call) -> bool {
         let rng = &self.sim.rng;
         self.sim.advance(rng.below(self.features.tick_ns));
-        self.happen(true);
+        self.run_events(true);
         if self.features.sudden && rng.chance(150) {
             self.complete_some(1);
         }
@@ -154,7 +154,7 @@ impl Machine {
         if self.guest.runs.get() && rng.chance(self.guest.rate) {
             self.guest_step();
         }
-        // Only where the engine must still look for dirty chunks afterwards: later writes nobody could notice.
+        // Only in calls after which the engine still has to look for dirty chunks. It could not notice later writes.
         if self.guest.late.get() > 0 && matches!(call, Call::Read | Call::Wait | Call::Drain | Call::ResetDirty) {
             self.guest.late.set(self.guest.late.get() - 1);
             self.guest_write(GuestMode::Atomic);
@@ -166,35 +166,36 @@ impl Machine {
         if let Some(script) = script {
             script(self, call);
         }
-        self.sim.strike(self.label, call)
+        self.sim.count_call(self.label, call)
     }
 
-    /// A host that asks for something while the engine is in a call of its own.
+    /// The host calls the engine while the engine is in a call to the host.
     fn call_back(&self, call: Call) {
-        let Some(module) = self.module.borrow().upgrade() else { return };
-        let (total, transferred) = module.status().bytes();
+        let Some(instance) = self.instance.borrow().upgrade() else { return };
+        let (total, transferred) = instance.status().bytes();
         if transferred > total {
-            self.wrong("more bytes are transferred than there are");
+            self.violation("more bytes are transferred than there are");
         }
-        // Where an error is told, or its user, a migration may be over; anywhere else it is in the engine's hands.
+        // While an error is being reported the migration may already be over. In any other call it must still run.
         if matches!(call, Call::SetError | Call::Print) {
             return;
         }
         if self.sim.rng.chance(300) {
-            let _ = module.pending();
-            module.cleanup(None);
+            let _ = instance.pending();
+            instance.cleanup(None);
         }
         if self.is_source() && self.sim.rng.chance(300) {
             let mut stray = StrayStream::default();
-            let link = &mut Link { stream: &mut stray, monitor: None };
-            let result = if self.sim.rng.chance(500) { module.iterate(link).map(drop) } else { module.complete(link) };
+            let context = &mut CallContext { stream: &mut stray, monitor: None };
+            let result =
+                if self.sim.rng.chance(500) { instance.iterate(context).map(drop) } else { instance.complete(context) };
             if result.is_ok() || stray.put > 0 {
-                self.wrong(&format!("a call from within {call:?} was taken: {result:?}"));
+                self.violation(&format!("a call from inside {call:?} was accepted: {result:?}"));
             }
         }
     }
 
-    /// Takes a request. The checks are the contract's: what the engine must never ask for.
+    /// Takes a read request and checks that the contract allows it.
     pub(crate) fn submit_read(&self, disk: usize, mut request: ReadRequest, fails: bool) {
         let sectors = request.sectors();
         {
@@ -202,33 +203,33 @@ impl Machine {
             let ios = self.ios.borrow();
             let target = &disks[disk];
             if !self.is_source() {
-                self.wrong("the destination is read");
+                self.violation("the destination is read");
             }
             if target.held == 0 || !target.tracking {
-                self.wrong("a read from a device that is not held and tracked");
+                self.violation("a read from a device without a reference or tracking");
             }
             if sectors.count == 0 || sectors.end().0 > target.sectors() || sectors.start.0 % target.chunk != 0 {
-                self.wrong(&format!("a read of {sectors:?} from a device of {}", target.sectors()));
+                self.violation(&format!("a read of {sectors:?} from a device of {}", target.sectors()));
             }
             if request.as_ptr() as usize % 4096 != 0 {
-                self.wrong("a buffer that is not aligned");
+                self.violation("a buffer that is not aligned");
             }
             if ios.iter().chain(self.orphans.borrow().iter()).any(|io| io.has_buffer(request.as_ptr())) {
-                self.wrong("two reads into one buffer");
+                self.violation("two reads into one buffer");
             }
             self.notice_read();
             if !self.sim.broken.get() {
                 if ios.iter().any(|io| io.disk == disk && io.sectors.overlaps(sectors)) {
-                    self.wrong(&format!("two reads of {sectors:?} in flight"));
+                    self.violation(&format!("two reads of {sectors:?} in flight"));
                 }
                 if ios.len() >= self.max_reads {
-                    self.wrong("more reads in flight than max_reads");
+                    self.violation("more reads in flight than max_reads");
                 }
             }
         }
         let taken = self.sim.rng.pick(&[Taken::Early, Taken::Late, Taken::Torn]);
         self.fill(&mut request, disk, if taken == Taken::Torn { sectors.count.div_ceil(2) } else { sectors.count });
-        if self.sim.sabotage == Some(Sabotage::StaleRead) {
+        if self.sim.defect == Some(HostDefect::StaleRead) {
             self.keep_old(disk, &mut request);
         }
         self.start(Io { request: Request::Read(request), disk, sectors, taken, fails });
@@ -253,7 +254,7 @@ impl Machine {
         let sectors = request.sectors();
         self.check_write(disk, sectors);
         if self.ios.borrow().len() >= self.max_writes && !self.sim.broken.get() {
-            self.wrong("more writes in flight than max_writes");
+            self.violation("more writes in flight than max_writes");
         }
         let taken = self.sim.rng.pick(&[Taken::Early, Taken::Late, Taken::Torn]);
         if taken != Taken::Late {
@@ -263,28 +264,28 @@ impl Machine {
         self.start(Io { request: Request::Write(request), disk, sectors, taken, fails });
     }
 
-    /// What any write must be like.
+    /// Checks that the contract allows this write.
     pub(crate) fn check_write(&self, disk: usize, sectors: Sectors) {
         let disks = self.disks.borrow();
         let target = &disks[disk];
         if self.is_source() {
-            self.wrong("the source's disk is written to");
+            self.violation("the source's disk is written to");
         }
         if target.held == 0 || !target.migrates() {
-            self.wrong("a write to a device that is not held, or can't be written to");
+            self.violation("a write to a device without a reference, or that cannot be written to");
         }
-        let past_end = sectors.end().0 > target.sectors() && self.sim.sabotage != Some(Sabotage::DropsTail);
+        let past_end = sectors.end().0 > target.sectors() && self.sim.defect != Some(HostDefect::DropsTail);
         if sectors.count == 0 || past_end {
-            self.wrong(&format!("a write of {sectors:?} to a device of {} sectors", target.sectors()));
+            self.violation(&format!("a write of {sectors:?} to a device of {} sectors", target.sectors()));
         }
         let overlaps = self.ios.borrow().iter().any(|io| io.disk == disk && io.sectors.overlaps(sectors));
         if overlaps && !self.sim.broken.get() {
-            self.wrong(&format!("a write of {sectors:?} while another one to the same place is in flight"));
+            self.violation(&format!("a write of {sectors:?} that overlaps another write in flight"));
         }
     }
 
     pub(crate) fn store(&self, disk: usize, start: u64, data: &[u8]) {
-        if self.sim.sabotaged(Sabotage::LosesWrite) {
+        if self.sim.shows_defect(HostDefect::LosesWrite) {
             return;
         }
         let mut disks = self.disks.borrow_mut();
@@ -292,7 +293,7 @@ impl Machine {
         // A write past the end was reported above.
         let room = (target.data.len() as u64).saturating_sub(start * 512) as usize;
         let data = &data[..data.len().min(room)];
-        if self.sim.sabotage == Some(Sabotage::SwapsWrites) {
+        if self.sim.defect == Some(HostDefect::SwapsWrites) {
             let mut kept = self.kept.borrow_mut();
             if let Some(index) = kept.iter().position(|(d, s, _)| (*d, *s) == (disk, start)) {
                 target.put(start, data);
@@ -311,7 +312,7 @@ impl Machine {
         }
     }
 
-    /// Completes requests in any order, at most so many; returns how many that were.
+    /// Completes at most this many requests, in random order. Returns how many it completed.
     pub(crate) fn complete_some(&self, most: usize) -> usize {
         let mut completed = 0;
         while completed < most && !self.hangs.get() {
@@ -357,7 +358,7 @@ impl Machine {
         }
     }
 
-    /// The migration has ended before its reads: they are the storage's, and the buffers nobody else's.
+    /// The migration has ended before its reads completed. Until they do, nobody else may use their buffers.
     pub(crate) fn orphan_reads(&self) {
         for mut io in self.ios.take() {
             if let Request::Read(request) = &mut io.request {
@@ -367,16 +368,16 @@ impl Machine {
         }
     }
 
-    /// Some of them complete.
+    /// Completes at most this many of those reads.
     pub(crate) fn complete_orphans(&self, most: usize) {
         for _ in 0..most {
             let Some(io) = self.orphans.borrow_mut().pop() else { return };
             let Request::Read(mut request) = io.request else { return };
             if request.data().iter().any(|&byte| byte != ORPHANED) {
-                self.wrong("a buffer has changed while a read into it was in flight");
+                self.violation("a buffer has changed while a read into it was in flight");
             }
             self.fill(&mut request, io.disk, io.sectors.count);
-            if self.sim.sabotage == Some(Sabotage::LosesRequest) {
+            if self.sim.defect == Some(HostDefect::LosesRequest) {
                 std::mem::forget(request);
             } else {
                 request.complete(self.sim.now(), Ok(()));

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A hypervisor that is made of nothing at all: no threads, no clock but its own, and one random stream a scenario, so that
-//! whatever goes wrong in scenario n goes wrong in it again.
+//! A simulated hypervisor: no threads, a clock of its own, and one random number generator for each scenario, so that
+//! whatever goes wrong in scenario n goes wrong every time it is run.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | here | what the two machines share: randomness, time, the plan of what is to fail, what went wrong |
-//! | [`disk`], [`machine`], [`guest`], [`host`] | a machine: its disks, requests in flight and guest, and the engine's traits of them |
-//! | [`events`], [`disturb`] | what goes on around a migration: devices that come, go and change, calls that are out of place |
+//! | here | what the two machines share: random numbers, time, faults to inject, violations found |
+//! | [`disk`], [`machine`], [`guest`], [`host`] | a machine: disks, guest, requests, the engine's traits |
+//! | [`events`], [`misuse`] | devices that come, go and change during a migration; calls out of turn |
 //! | [`stream`] | the link, and the monitor |
-//! | [`model`] | reads the stream by the book, as a destination that shares no code with the engine |
+//! | [`model`] | reads the stream by the format's rules, without any of the engine's code |
 //! | [`scenario`] | what a scenario is made of |
-//! | [`run`], [`delivery`], [`ending`], [`checks`] | runs one, and holds the engine to its promises at every step |
-//! | [`verdict`] | the promise at the end, byte for byte |
+//! | [`run`], [`delivery`], [`ending`], [`checks`] | runs a scenario and checks the engine's promises at every step |
+//! | [`verdict`] | checks the promise at the end, byte for byte |
 #![allow(dead_code, reason = "each test program uses its part of it")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 #![allow(clippy::struct_excessive_bools, reason = "a host's features and a scenario's choices are just that")]
@@ -19,12 +19,12 @@
 pub(crate) mod checks;
 pub(crate) mod delivery;
 pub(crate) mod disk;
-pub(crate) mod disturb;
 pub(crate) mod ending;
 pub(crate) mod events;
 pub(crate) mod guest;
 pub(crate) mod host;
 pub(crate) mod machine;
+pub(crate) mod misuse;
 pub(crate) mod model;
 pub(crate) mod run;
 pub(crate) mod scenario;
@@ -61,7 +61,7 @@ impl Rng {
         self.below(n as u64) as usize
     }
 
-    /// True in so many of a thousand cases.
+    /// True in `per_mille` of a thousand cases.
     pub(crate) fn chance(&self, per_mille: u64) -> bool {
         self.below(1000) < per_mille
     }
@@ -71,7 +71,7 @@ impl Rng {
     }
 }
 
-/// What the engine calls, for plans and traces.
+/// The calls that the engine makes to its host, for fault injection and traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Call {
     Devices,
@@ -116,95 +116,96 @@ pub(crate) enum Call {
     MonitorFlush,
 }
 
-/// How a call goes wrong.
+/// How a call goes wrong when a fault is injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Blow {
-    /// It fails, lies or loses, each call in its own way.
+pub(crate) enum Fault {
+    /// It fails, lies or loses data, each kind of call in its own way.
     Error,
     /// It panics before it does anything.
     Panic,
-    /// It panics when it has done its work.
+    /// It panics after it has done its work.
     LatePanic,
 }
 
-/// The one call, counted from 0, that is to go wrong.
+/// The one call, counted from 0, that gets a fault.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct Injection {
     pub(crate) at: u64,
-    pub(crate) blow: Blow,
+    pub(crate) fault: Fault,
 }
 
-/// A host that breaks its side of the contract in silence. The engine can't notice; the simulator must.
+/// A defect of the host that breaks the contract silently. The engine cannot notice it, but the simulator must: this is
+/// for the simulator's self-test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sabotage {
+pub(crate) enum HostDefect {
     /// A write of the guest does not make its chunk dirty.
     ForgetsDirty,
-    /// Making a chunk clean makes its neighbours clean too.
-    ResetsNeighbour,
-    /// A read gives what was there some time ago.
+    /// Making a chunk clean makes its neighbors clean too.
+    ResetsNeighbor,
+    /// A read returns old data.
     StaleRead,
-    /// A write to the destination is said to be done and was not.
+    /// A write at the destination is reported as done but was not.
     LosesWrite,
-    /// Two writes to the destination change places.
+    /// Two writes at the destination are swapped.
     SwapsWrites,
     /// A reference is not given back.
     LeaksReference,
-    /// The stream loses a chunk's data and says nothing.
+    /// The stream loses a chunk's data and reports no error.
     CorruptsStream,
-    /// A flush at the destination is said to be done and was not.
+    /// A flush at the destination is reported as done but was not.
     LyingFlush,
     /// A buffer is never released.
     KeepsBuffer,
-    /// Nobody is told of a device that goes away, changes, appears or is replaced.
+    /// The host hides that a device has disappeared, changed, appeared or been replaced.
     HidesChanges,
-    /// Tracking starts with writes in flight that will not make their chunks dirty.
+    /// Tracking starts while writes are in flight that will not make their chunks dirty.
     NoWait,
     /// Two streams have the same identity.
     OneIdentity,
-    /// A read that was still in flight when its migration was cancelled never completes.
+    /// A read that was in flight when its migration was canceled never completes.
     LosesRequest,
-    /// The destination takes data past the end of a disk and says nothing.
+    /// The destination accepts data past the end of a disk and drops them.
     DropsTail,
 }
 
-/// More calls than any scenario needs.
-const ENDLESS: u64 = 1_000_000;
+/// More calls than any scenario needs: the engine is in an endless loop.
+const CALL_LIMIT: u64 = 1_000_000;
 
-/// What the machines of a scenario share.
+/// What the two machines of a scenario share.
 pub(crate) struct Sim {
     pub(crate) rng: Rng,
     now: Cell<i64>,
     traced: bool,
     calls: Cell<u64>,
-    plan: Cell<Option<Plan>>,
+    injection: Cell<Option<Injection>>,
     late: Cell<bool>,
-    /// After a flush that returned with requests in flight, or a panic: what follows need not be in order.
+    /// Set after a drain that returned with requests in flight, or after a panic: some checks no longer apply.
     pub(crate) broken: Cell<bool>,
-    /// Of ten thousand calls, so many fail.
+    /// Of ten thousand calls, this many fail.
     pub(crate) error_rate: Cell<u64>,
-    pub(crate) sabotage: Option<Sabotage>,
-    /// The calls that were made to go wrong.
-    struck: RefCell<Vec<(Call, Blow)>>,
-    /// What has happened that a scenario is about.
+    pub(crate) defect: Option<HostDefect>,
+    /// The calls that got a fault.
+    injected: RefCell<Vec<(Call, Fault)>>,
+    /// The events that this scenario has covered.
     seen: RefCell<BTreeSet<&'static str>>,
-    wrong: RefCell<Vec<String>>,
+    violations: RefCell<Vec<String>>,
 }
 
 impl Sim {
-    pub(crate) fn new(seed: u64, traced: bool, plan: Option<Plan>, sabotage: Option<Sabotage>) -> Sim {
+    pub(crate) fn new(seed: u64, traced: bool, injection: Option<Injection>, defect: Option<HostDefect>) -> Sim {
         Sim {
             rng: Rng::new(seed),
             now: Cell::new(1_000_000_000),
             traced,
             calls: Cell::new(0),
-            plan: Cell::new(plan),
+            injection: Cell::new(injection),
             late: Cell::new(false),
             broken: Cell::new(false),
             error_rate: Cell::new(0),
-            sabotage,
-            struck: RefCell::default(),
+            defect,
+            injected: RefCell::default(),
             seen: RefCell::default(),
-            wrong: RefCell::default(),
+            violations: RefCell::default(),
         }
     }
 
@@ -222,19 +223,19 @@ impl Sim {
         }
     }
 
-    /// Something that must not be.
-    pub(crate) fn wrong(&self, text: impl Into<String>) {
+    /// Records something that must not happen.
+    pub(crate) fn violation(&self, text: impl Into<String>) {
         let text = text.into();
         self.trace(|| format!("WRONG: {text}"));
-        self.wrong.borrow_mut().push(text);
+        self.violations.borrow_mut().push(text);
     }
 
-    pub(crate) fn all_wrong(&self) -> Vec<String> {
-        self.wrong.borrow().clone()
+    pub(crate) fn violations(&self) -> Vec<String> {
+        self.violations.borrow().clone()
     }
 
-    /// Something of interest has happened.
-    pub(crate) fn saw(&self, what: &'static str) {
+    /// Records an event that the scenarios are meant to cover.
+    pub(crate) fn cover(&self, what: &'static str) {
         self.seen.borrow_mut().insert(what);
     }
 
@@ -246,58 +247,60 @@ impl Sim {
         self.calls.get()
     }
 
-    pub(crate) fn struck(&self) -> Vec<(Call, Blow)> {
-        self.struck.borrow().clone()
+    pub(crate) fn injected_faults(&self) -> Vec<(Call, Fault)> {
+        self.injected.borrow().clone()
     }
 
-    pub(crate) fn was_struck(&self) -> bool {
-        !self.struck.borrow().is_empty()
+    pub(crate) fn fault_was_injected(&self) -> bool {
+        !self.injected.borrow().is_empty()
     }
 
-    pub(crate) fn sabotaged(&self, how: Sabotage) -> bool {
-        self.sabotage == Some(how) && self.rng.chance(100)
+    pub(crate) fn shows_defect(&self, defect: HostDefect) -> bool {
+        self.defect == Some(defect) && self.rng.chance(100)
     }
 
-    /// Counts a call; whether it is to go wrong, if the plan does not make it panic.
-    pub(crate) fn strike(&self, machine: &str, call: Call) -> bool {
+    /// Counts a call. Returns whether it must fail; panics if a panic is to be injected here.
+    pub(crate) fn count_call(&self, machine: &str, call: Call) -> bool {
         let number = self.calls.get();
         self.calls.set(number + 1);
         self.late.set(false);
         self.trace(|| format!("{machine}.{call:?}"));
-        if number % ENDLESS == ENDLESS - 1 {
-            self.wrong("the engine does not come to an end");
-            std::panic::resume_unwind(Box::new("endless"));
+        if number % CALL_LIMIT == CALL_LIMIT - 1 {
+            self.violation("the engine is in an endless loop");
+            std::panic::resume_unwind(Box::new("endless loop"));
         }
-        if let Some(plan) = self.plan.get() {
-            if plan.at == number {
-                match plan.blow {
-                    Blow::Error => return self.note(call, Blow::Error),
-                    Blow::LatePanic => self.late.set(true),
-                    Blow::Panic => {
-                        self.note(call, Blow::Panic);
-                        // Not panic!, which would print what is no news here.
-                        std::panic::resume_unwind(Box::new("planned panic"));
+        if let Some(injection) = self.injection.get() {
+            if injection.at == number {
+                match injection.fault {
+                    Fault::Error => return self.record_fault(call, Fault::Error),
+                    Fault::LatePanic => self.late.set(true),
+                    Fault::Panic => {
+                        self.record_fault(call, Fault::Panic);
+                        // Not panic!, which would print a message.
+                        std::panic::resume_unwind(Box::new("injected panic"));
                     }
                 }
             }
         }
-        self.error_rate.get() > 0 && self.rng.below(10_000) < self.error_rate.get() && self.note(call, Blow::Error)
+        self.error_rate.get() > 0
+            && self.rng.below(10_000) < self.error_rate.get()
+            && self.record_fault(call, Fault::Error)
     }
 
-    /// The end of a call that a late panic may be planned for.
+    /// The end of a call, where a late panic may be injected.
     pub(crate) fn leave(&self, call: Call) {
         if self.late.replace(false) {
-            self.note(call, Blow::LatePanic);
-            std::panic::resume_unwind(Box::new("planned late panic"));
+            self.record_fault(call, Fault::LatePanic);
+            std::panic::resume_unwind(Box::new("injected late panic"));
         }
     }
 
-    fn note(&self, call: Call, blow: Blow) -> bool {
-        if blow != Blow::Error {
+    fn record_fault(&self, call: Call, fault: Fault) -> bool {
+        if fault != Fault::Error {
             self.broken.set(true);
         }
-        self.trace(|| format!("{call:?} goes wrong: {blow:?}"));
-        self.struck.borrow_mut().push((call, blow));
+        self.trace(|| format!("injected into {call:?}: {fault:?}"));
+        self.injected.borrow_mut().push((call, fault));
         true
     }
 }

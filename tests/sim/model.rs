@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Reads the stream by the book: a destination that shares no code with the engine. What it holds after a section is what
-//! the source has sent, whatever the real destination makes of it.
+//! A second implementation of the destination that shares no code with the engine. After each section it holds exactly
+//! what the source has sent, independent of what the real destination did with it.
 
 use std::ops::Range;
 
@@ -18,13 +18,13 @@ pub(crate) struct Model {
     chunk_sectors: u64,
     zero_allowed: bool,
     pub(crate) progress: Option<u64>,
-    /// Chunks of all kinds, chunks that had been sent before, and zero records.
+    /// Chunks sent in all, chunks sent before, and zero chunks.
     pub(crate) chunks: u64,
     pub(crate) resent: u64,
     pub(crate) zero: u64,
 }
 
-/// Takes bytes off the front.
+/// Removes bytes from the front.
 fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Result<&'a [u8], String> {
     let (front, rest) = bytes.split_at_checked(count).ok_or("a section is cut")?;
     *bytes = rest;
@@ -36,7 +36,7 @@ impl Model {
         Model { disks, chunk_sectors, zero_allowed, progress: None, chunks: 0, resent: 0, zero: 0 }
     }
 
-    /// Applies exactly one section; the last one must end with 100 % done.
+    /// Applies exactly one section. The last section must end with progress 100.
     pub(crate) fn section(&mut self, mut bytes: &[u8], last: bool) -> Result<(), String> {
         let mut progress_last = false;
         loop {
@@ -62,7 +62,7 @@ impl Model {
         Ok(())
     }
 
-    /// Where a section has the padding of tails.
+    /// The ranges of a section that are padding past the end of a device.
     pub(crate) fn paddings(&self, section: &[u8]) -> Vec<Range<usize>> {
         let mut paddings = Vec::new();
         let chunk = self.chunk_sectors as usize * SECTOR;
@@ -76,7 +76,7 @@ impl Model {
             let name = &section[at + 1..][..section[at].into()];
             at += 1 + name.len();
             if word & 0x08 == 0 {
-                let disk = self.disks.iter().find(|disk| disk.name == name).expect("the section is by the book");
+                let disk = self.disks.iter().find(|disk| disk.name == name).expect("the section is valid");
                 let length = disk.data.len() - (word >> 9) as usize * SECTOR;
                 paddings.extend((length < chunk).then_some(at + length..at + chunk));
                 at += chunk;

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Runs a scenario: the two hypervisors' migration code, and all that happens around it.
+//! Runs a scenario: the migration code of both hypervisors, and everything that happens meanwhile.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use blkmig::call::CallContext;
 use blkmig::error::{Errno, Error};
 use blkmig::geometry::Geometry;
 use blkmig::host::Monitor;
-use blkmig::module::Module;
-use blkmig::source::Link;
+use blkmig::instance::Instance;
 
 use super::checks::Watch;
 use super::disk::Disk;
@@ -19,32 +19,32 @@ use super::model::{Model, ModelDisk};
 use super::scenario::{Decision, Delivery, Mismatch, Scenario};
 use super::stream::{OutStream, SimMonitor};
 use super::verdict::judge;
-use super::{Blow, Call, Plan, Sabotage, Sim};
+use super::{Call, Fault, HostDefect, Injection, Sim};
 
-/// By this step of the next migration, storage that hung goes on.
+/// In this step of the next migration, storage that was hanging works again.
 const HANG_ENDS: u64 = 3;
 
 /// How a scenario is to be run.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct How {
+pub(crate) struct RunOptions {
     pub(crate) traced: bool,
-    pub(crate) plan: Option<Plan>,
-    pub(crate) sabotage: Option<Sabotage>,
+    pub(crate) injection: Option<Injection>,
+    pub(crate) defect: Option<HostDefect>,
 }
 
-/// What came of it.
+/// The result of a scenario.
 pub(crate) struct Report {
-    pub(crate) wrong: Vec<String>,
+    pub(crate) violations: Vec<String>,
     /// How the first migration ended.
     pub(crate) end: End,
     /// Calls of the engine in the first migration.
     pub(crate) calls: u64,
-    pub(crate) struck: Vec<(Call, Blow)>,
-    /// The texts of its errors, of the source and the destination.
+    pub(crate) injected: Vec<(Call, Fault)>,
+    /// The error texts of the source and the destination.
     pub(crate) first_errors: [String; 2],
-    /// Whether it arrived.
+    /// Whether the first migration succeeded on both sides.
     pub(crate) arrived: bool,
-    /// What of interest happened in it.
+    /// The events that it covered.
     pub(crate) seen: BTreeSet<&'static str>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) enum End {
     Completed,
     Failed,
     Cancelled,
-    /// The host has started anew without a word.
+    /// The host has started a new migration without canceling this one.
     Abandoned,
 }
 
@@ -62,31 +62,31 @@ pub(crate) struct Run {
     pub(crate) sim: Rc<Sim>,
     pub(crate) source: Rc<Machine>,
     pub(crate) destination: Rc<Machine>,
-    pub(crate) source_module: Rc<Module<SimHost>>,
-    pub(crate) destination_module: Rc<Module<SimHost>>,
+    pub(crate) source_instance: Rc<Instance<SimHost>>,
+    pub(crate) destination_instance: Rc<Instance<SimHost>>,
     pub(crate) model: Model,
     pub(crate) watch: Watch,
-    /// Sections on their way.
+    /// Sections on the link.
     pub(crate) queue: VecDeque<Vec<u8>>,
     pub(crate) destination_failed: bool,
     /// The errors of this migration, of the source and the destination.
     pub(crate) errors: [String; 2],
-    /// The disk that is not as it should be at the destination.
+    /// The disk that does not match at the destination.
     pub(crate) mismatched: Option<Vec<u8>>,
     pub(crate) garbage_sent: bool,
-    /// How many reads were in flight when the migration before this one was cancelled.
+    /// How many reads were in flight when the migration before this one was canceled.
     pub(crate) orphaned: usize,
     migrations: usize,
 }
 
-/// Runs it.
-pub(crate) fn run(scenario: Scenario, how: How) -> Report {
-    Run::new(scenario, how).whole()
+/// Runs a scenario.
+pub(crate) fn run(scenario: Scenario, options: RunOptions) -> Report {
+    Run::new(scenario, options).whole()
 }
 
 impl Run {
-    fn new(scenario: Scenario, how: How) -> Run {
-        let sim = Rc::new(Sim::new(scenario.number ^ 0x5eed << 40, how.traced, how.plan, how.sabotage));
+    fn new(scenario: Scenario, options: RunOptions) -> Run {
+        let sim = Rc::new(Sim::new(scenario.number ^ 0x5eed << 40, options.traced, options.injection, options.defect));
         sim.trace(|| format!("{scenario:#?}"));
         let (source_disks, destination_disks, mismatched) = scenario.make_disks(&sim.rng);
         let or = |value: u32| if value == 0 { 16 } else { value as usize };
@@ -100,13 +100,13 @@ impl Run {
             (scenario.guest.0, 0),
             limits,
         );
-        let [source_module, destination_module] = [&source, &destination].map(|machine| {
-            let geometry = Geometry::new(scenario.chunk_sectors).expect("a scenario's geometry is sound");
-            let module = Rc::new(Module::new(geometry));
-            module.set_options(scenario.options).expect("nothing runs");
-            module.set_host(SimHost(Rc::clone(machine))).expect("nothing runs");
-            *machine.module.borrow_mut() = Rc::downgrade(&module);
-            module
+        let [source_instance, destination_instance] = [&source, &destination].map(|machine| {
+            let geometry = Geometry::new(scenario.chunk_sectors).expect("scenarios have a valid geometry");
+            let instance = Rc::new(Instance::new(geometry));
+            instance.set_options(scenario.options).expect("nothing runs");
+            instance.set_host(SimHost(Rc::clone(machine))).expect("nothing runs");
+            *machine.instance.borrow_mut() = Rc::downgrade(&instance);
+            instance
         });
         Run {
             model: Model::new(Vec::new(), 1, false),
@@ -122,39 +122,39 @@ impl Run {
             sim,
             source,
             destination,
-            source_module,
-            destination_module,
+            source_instance,
+            destination_instance,
         }
     }
 
-    pub(crate) fn wrong(&self, text: impl Into<String>) {
-        self.sim.wrong(text);
+    pub(crate) fn violation(&self, text: impl Into<String>) {
+        self.sim.violation(text);
     }
 
-    /// One migration with whatever the scenario has in store, then one where all goes well, if the first did not.
+    /// One migration with everything that the scenario plans and, if it failed, a second one without faults.
     fn whole(mut self) -> Report {
         self.sim.error_rate.set(self.scenario.error_rate);
         let end = self.migrate();
         let calls = self.sim.calls();
-        let struck = self.sim.struck();
+        let injected = self.sim.injected_faults();
         let first_errors = self.errors.clone();
         let arrived = end == End::Completed && !self.destination_failed;
         let seen = self.sim.seen();
         let scenario = &self.scenario;
         let accepts = scenario.options.accept_tail_garbage;
-        let disturbed = scenario.cancel_at.is_some()
+        let may_fail = scenario.cancel_at.is_some()
             || scenario.link_fails_at.is_some()
             || scenario.mismatch.is_some_and(|mismatch| mismatch != Mismatch::Tail || !accepts)
             || (scenario.tail_garbage && !accepts)
             || scenario.event.is_some();
-        if !disturbed
+        if !may_fail
             && scenario.late_writes == 0
-            && struck.is_empty()
+            && injected.is_empty()
             && (end != End::Completed || self.destination_failed)
         {
-            self.wrong(format!("{end:?}, though nothing went wrong"));
+            self.violation(format!("the migration ended as {end:?} although nothing went wrong"));
         }
-        if self.sim.all_wrong().is_empty() && (end != End::Completed || self.destination_failed) {
+        if self.sim.violations().is_empty() && (end != End::Completed || self.destination_failed) {
             self.sim.trace(|| "SECOND MIGRATION".to_owned());
             self.sim.error_rate.set(0);
             self.scenario = self.scenario.clone().without_errors();
@@ -162,10 +162,10 @@ impl Run {
             self.sim.broken.set(false);
             let end = self.migrate();
             if end != End::Completed || self.destination_failed {
-                self.wrong("the second migration, in which nothing went wrong, did not succeed");
+                self.violation("the second migration, in which nothing went wrong, did not succeed");
             }
         }
-        Report { wrong: self.sim.all_wrong(), end, calls, struck, first_errors, arrived, seen }
+        Report { violations: self.sim.violations(), end, calls, injected, first_errors, arrived, seen }
     }
 
     fn migrate(&mut self) -> End {
@@ -189,7 +189,7 @@ impl Run {
         self.source.guest.runs.set(true);
         let end = self.drive(&mut stream, monitor);
         if end == End::Abandoned {
-            self.sim.saw("left alone");
+            self.sim.cover("abandoned");
             return end;
         }
         self.end(&mut stream, monitor, end);
@@ -198,7 +198,7 @@ impl Run {
         let source_reported = end == End::Cancelled || stream.failed.is_some();
         let outcome = self.outcome(&before, completed, source_reported);
         for wrong in judge(&outcome) {
-            self.wrong(wrong);
+            self.violation(wrong);
         }
         if completed {
             End::Completed
@@ -222,53 +222,58 @@ impl Run {
         Model::new(disks.collect(), self.scenario.chunk_sectors.into(), self.scenario.options.zero_blocks)
     }
 
-    /// Calls the source's module. Whatever the host does, no panic may come out of it.
+    /// Calls the source's engine, from which no panic may escape.
     pub(crate) fn call<T>(
         &self,
         stream: &mut OutStream,
         monitor: Option<&dyn Monitor>,
-        call: impl FnOnce(&Module<SimHost>, &mut Link) -> T,
+        call: impl FnOnce(&Instance<SimHost>, &mut CallContext) -> T,
     ) -> Option<T> {
         stream.section.clear();
-        let mut link = Link { stream, monitor };
-        let result = catch_unwind(AssertUnwindSafe(|| call(&self.source_module, &mut link)));
+        let mut context = CallContext { stream, monitor };
+        let result = catch_unwind(AssertUnwindSafe(|| call(&self.source_instance, &mut context)));
         if result.is_err() {
-            self.wrong("a panic passed the source's boundary");
+            self.violation("a panic escaped from the source");
         }
         result.ok()
     }
 
-    /// One step of either style: whether it went well, and whether the engine thinks that it can finish.
+    /// One stage, by `save_live` or a phase function. Returns `None` if it failed, otherwise whether it can finish.
     fn step(&mut self, stream: &mut OutStream, monitor: Option<&dyn Monitor>, stage: i32) -> Option<bool> {
         self.sim.trace(|| format!("STAGE {stage}"));
-        let (sound, before) = (stream.failed.is_none(), self.source.around.present());
+        let (sound, before) = (stream.failed.is_none(), self.source.events.present());
         let result = if self.scenario.stages {
-            self.call(stream, monitor, |module, link| module.save_live(link, stage))
+            self.call(stream, monitor, |instance, context| instance.save_live(context, stage))
                 .map(|ret| if stage == 2 { Ok(ret == 1) } else { Ok(false) })
         } else {
-            self.call(stream, monitor, |module, link| match stage {
-                1 => module.setup(link).map(|()| false),
-                2 => module.iterate(link).map(|step| step.can_finish),
-                _ => module.complete(link).map(|()| false),
+            self.call(stream, monitor, |instance, context| match stage {
+                1 => instance.setup(context).map(|()| false),
+                2 => instance.iterate(context).map(|step| step.can_finish),
+                _ => instance.complete(context).map(|()| false),
             })
         };
         let result: Result<bool, Option<Error>> = result.map_or(Err(None), |result| result.map_err(Some));
         match result {
             Ok(done) if stream.failed.is_none() => {
                 if let Err(what) = self.model.section(&stream.section, stage == 3) {
-                    self.wrong(format!("stage {stage}: {what}"));
+                    self.violation(format!("stage {stage}: {what}"));
                 }
-                if self.source.around.must_have_failed(before) {
-                    self.wrong(format!("stage {stage} went well, though it was told why it must not"));
+                if self.source.events.must_have_failed(before) {
+                    self.violation(format!(
+                        "stage {stage} went well, though the host has told the engine of a reason to fail"
+                    ));
                 }
                 let section = std::mem::take(&mut stream.section);
                 self.send(section);
                 Some(done)
             }
             Ok(_) => {
-                // An error that only the stream tells, as hosts of the original's time expect; or one that came too late.
-                if self.scenario.stages && self.source_module.last_error().is_empty() && !self.sim.was_struck() {
-                    self.wrong(format!("stage {stage}: failed without a word"));
+                // Only the stream has the error, as hosts of the original expect it, or the error came too late.
+                if self.scenario.stages
+                    && self.source_instance.last_error().is_empty()
+                    && !self.sim.fault_was_injected()
+                {
+                    self.violation(format!("stage {stage} failed without an error text"));
                 }
                 self.note_failure(stage, sound);
                 None
@@ -276,10 +281,10 @@ impl Run {
             Err(error) => {
                 self.sim.trace(|| format!("stage {stage} failed: {error:?}"));
                 if stream.failed.is_none() && !self.sim.broken.get() {
-                    self.wrong(format!("stage {stage} failed, but the stream has no error: {error:?}"));
+                    self.violation(format!("stage {stage} failed, but the stream has no error: {error:?}"));
                 }
-                if self.source_module.last_error().is_empty() {
-                    self.wrong("an error without a text");
+                if self.source_instance.last_error().is_empty() {
+                    self.violation("an error without a text");
                 }
                 stream.failed.get_or_insert(Errno::IO);
                 self.note_failure(stage, sound);
@@ -288,24 +293,24 @@ impl Run {
         }
     }
 
-    /// A stage has failed, and only for what the scenario has in store; `sound`: its stream had not failed before.
+    /// Checks that a failed stage had a reason that the scenario planned. `sound`: the stream had no error before it.
     fn note_failure(&mut self, stage: i32, sound: bool) {
-        self.errors[0] = self.source_module.last_error();
-        if !sound || self.sim.was_struck() || (stage == 3 && self.scenario.late_writes > 0) {
+        self.errors[0] = self.source_instance.last_error();
+        if !sound || self.sim.fault_was_injected() || (stage == 3 && self.scenario.late_writes > 0) {
             return;
         }
         let text = &self.errors[0];
-        let changed = self.source.around.changed().map(|disk| self.source.disks.borrow()[disk].name.clone());
+        let changed = self.source.events.changed().map(|disk| self.source.disks.borrow()[disk].name.clone());
         if !changed.is_some_and(|name| text.contains(&*String::from_utf8_lossy(&name))) {
-            self.wrong(format!(
+            self.violation(format!(
                 "stage {stage} failed, though nothing went wrong, or without the device's name: {text}"
             ));
         }
     }
 
     fn drive(&mut self, stream: &mut OutStream, monitor: Option<&dyn Monitor>) -> End {
-        self.source_module.set_params(true, self.scenario.shared_base);
-        self.disturb_before();
+        self.source_instance.set_params(true, self.scenario.shared_base);
+        self.misuse_before();
         for _ in 0..self.sim.rng.below(self.scenario.guest_burst + 1) {
             self.source.guest_step();
         }
@@ -313,7 +318,7 @@ impl Run {
             return End::Failed;
         }
         self.check_running(stream);
-        // Each step sends a chunk at least, once the guest is quiet.
+        // Once the guest is quiet, each step sends at least one chunk.
         let bound = self.scenario.quiet_at + 50 + 6 * self.scenario.chunks();
         for step in 0.. {
             self.between(step, stream);
@@ -329,19 +334,19 @@ impl Run {
             let Some(can_finish) = self.step(stream, monitor, 2) else { return End::Failed };
             self.check_running(stream);
             if can_finish && self.model.chunks == 0 && !self.source.ios.borrow().is_empty() {
-                self.wrong("it can finish, before the first chunk has been read");
+                self.violation("it can finish before the first chunk was read");
             }
             let finish = match self.scenario.decision {
                 Decision::Estimate | Decision::Steps(_) => can_finish,
-                Decision::Pending(bytes) => self.source_module.pending() <= bytes,
-                Decision::Switchover(bytes) => self.source_module.pending_switchover(bytes) <= bytes,
+                Decision::Pending(bytes) => self.source_instance.pending() <= bytes,
+                Decision::Switchover(bytes) => self.source_instance.pending_switchover(bytes) <= bytes,
             };
             if finish {
                 break;
             }
             if step > bound {
-                if !self.sim.was_struck() {
-                    self.wrong(format!("no end after {step} steps"));
+                if !self.sim.fault_was_injected() {
+                    self.violation(format!("no end after {step} steps"));
                 }
                 break;
             }
@@ -349,7 +354,7 @@ impl Run {
         self.source.stop_guest();
         self.source.guest.late.set(self.scenario.late_writes);
         self.plan_event(None);
-        self.source.around.begin_last_stage();
+        self.source.events.begin_last_stage();
         let completed = self.step(stream, monitor, 3).is_some();
         self.source.guest.late.set(0);
         if !completed {
@@ -393,19 +398,19 @@ impl Run {
             stream.failed.get_or_insert(Errno::IO); // the peer is gone
         }
         if rng.chance(50) {
-            self.disturb(stream);
+            self.misuse(stream);
         }
     }
 
-    /// What is to happen before this step, or the last stage, or in it.
+    /// Starts the event that is planned for this step, or for the last stage if it is `None`.
     fn plan_event(&self, step: Option<u64>) {
-        if let Some(happening) = self.scenario.event.filter(|happening| happening.step == step) {
-            let machine = if happening.at_destination { &self.destination } else { &self.source };
-            machine.plan(happening);
+        if let Some(planned) = self.scenario.event.filter(|planned| planned.step == step) {
+            let machine = if planned.at_destination { &self.destination } else { &self.source };
+            machine.plan(planned);
         }
     }
 
-    /// What the users do before trying again.
+    /// What users do before they try again.
     fn restore(&mut self, end: End) {
         let sim = Rc::new(Sim::new(self.scenario.number ^ 0x5eed << 40, false, None, None));
         *self.destination.disks.borrow_mut() = self.scenario.make_disks(&sim.rng).1;

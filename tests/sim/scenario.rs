@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a scenario is made of: everything about it follows from its number.
+//! The parts of a scenario. All of them follow from its number.
 
-use blkmig::module::Options;
+use blkmig::settings::Options;
 
 use super::Rng;
 use super::disk::{Disk, Kind};
-use super::events::{Event, Happening};
+use super::events::{Event, PlannedEvent};
 use super::guest::GuestMode;
 use super::machine::Features;
 
@@ -13,7 +13,7 @@ use super::machine::Features;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     AtOnce,
-    /// Some of them, now and then.
+    /// A few at a time.
     Buffered,
     AtTheEnd,
 }
@@ -23,9 +23,9 @@ pub(crate) enum Delivery {
 pub(crate) enum Mismatch {
     Missing,
     ReadOnly,
-    /// By at least a chunk.
+    /// Smaller by at least a chunk.
     Smaller,
-    /// By less than a chunk, where it is long enough.
+    /// Smaller by less than a chunk, if it is long enough.
     Tail,
     Gone,
 }
@@ -40,16 +40,16 @@ const MISMATCHES: [Mismatch; 7] = [
     Mismatch::Gone,
 ];
 
-/// How the source's host tells that it is time for the last stage.
+/// How the source's host decides that it is time for the last stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// The engine's own estimate.
     Estimate,
-    /// No more than so many bytes are pending.
+    /// At most this many bytes are pending.
     Pending(u64),
-    /// The same, as hosts ask that stop the guest by a threshold of their own.
+    /// The same by `pending_switchover`, for hosts that stop the guest by their own threshold.
     Switchover(u64),
-    /// After so many steps, whatever is left.
+    /// After this many steps, whatever is left.
     Steps(u64),
 }
 
@@ -62,33 +62,33 @@ pub(crate) struct Scenario {
     pub(crate) cluster: u64,
     pub(crate) shared_base: bool,
     pub(crate) options: Options,
-    /// Through `save_live`, or through the functions of the phases.
+    /// The host uses `save_live`, not the phase functions.
     pub(crate) stages: bool,
     pub(crate) monitor: bool,
     pub(crate) source: Features,
     pub(crate) destination: Features,
     pub(crate) guest: (GuestMode, u64),
-    /// Writes between two steps, at most.
+    /// The most guest writes between two steps.
     pub(crate) guest_burst: u64,
     pub(crate) late_writes: u64,
-    /// From this step on the guest is quiet and the link is not frozen: the migration must come to an end.
+    /// From this step on the guest is quiet and the link is not frozen, so the migration must end.
     pub(crate) quiet_at: u64,
     pub(crate) limit: Option<u64>,
     pub(crate) freeze: u64,
     pub(crate) decision: Decision,
-    /// Of ten thousand calls.
+    /// Of ten thousand calls, this many fail.
     pub(crate) error_rate: u64,
     pub(crate) cancel_at: Option<u64>,
-    /// The host does not cancel then, but starts anew.
+    /// At `cancel_at`, the host does not cancel but starts a new migration.
     pub(crate) abandons: bool,
-    /// From then on the source's storage hangs, until it is cancelled or waited for.
+    /// From this step on the source's storage hangs, until the migration is canceled or the engine drains.
     pub(crate) hangs_at: Option<u64>,
     pub(crate) link_fails_at: Option<u64>,
     pub(crate) delivery: Delivery,
     pub(crate) mismatch: Option<Mismatch>,
-    /// The source is one of those that leave garbage past the end of a device.
+    /// The source is an old one that sends garbage past the end of a device.
     pub(crate) tail_garbage: bool,
-    pub(crate) event: Option<Happening>,
+    pub(crate) event: Option<PlannedEvent>,
 }
 
 impl Scenario {
@@ -103,14 +103,14 @@ impl Scenario {
         let threaded = rng.chance(300);
         let steps = 1 + rng.below(40);
         let stages = rng.chance(500);
-        let event = rng.chance(150).then(|| happening(&rng, steps));
-        if event.is_some_and(|happening| happening.event == Event::Appears) {
+        let event = rng.chance(150).then(|| random_event(&rng, steps));
+        if event.is_some_and(|planned| planned.event == Event::Appears) {
             let kind = rng.pick(&[Kind::ReadOnly, Kind::Empty, Kind::NoMedium, Kind::Gone]);
             let sectors = if matches!(kind, Kind::ReadOnly | Kind::Gone) { 1 + rng.below(9) } else { 0 };
             disks.push((b"late".to_vec(), kind, sectors));
         }
         let cancel_at = rng.chance(100).then(|| rng.below(steps));
-        // On a threaded host the engine would wait in earnest, and a million scenarios would take too long.
+        // On a threaded host the engine would wait in real time, and a million scenarios would take too long.
         let hangs_at = cancel_at.filter(|_| !threaded && rng.chance(400)).map(|at| at - rng.below(at.min(3) + 1));
         Scenario {
             number,
@@ -136,18 +136,9 @@ impl Scenario {
             guest_burst: rng.pick(&[0, 1, 3, 10]),
             late_writes: if rng.chance(50) { 1 + rng.below(80) } else { 0 },
             quiet_at: steps,
-            limit: rng.pick(&[
-                None,
-                None,
-                Some(1),
-                Some(chunk_bytes),
-                Some(3 * chunk_bytes),
-                Some(10 * chunk_bytes + 7),
-                Some(10 << 30),
-                Some(u64::MAX),
-            ]),
+            limit: rate_limit(&rng, chunk_bytes),
             freeze: rng.pick(&[0, 0, 0, 200, 600]),
-            // Large ones are of interest while they are searched.
+            // Large devices are interesting only while they are searched.
             decision: match rng.below(5) {
                 _ if large => Decision::Steps(rng.below(3)),
                 4 => Decision::Switchover(rng.pick(&[0, chunk_bytes, total / 2, total])),
@@ -168,7 +159,7 @@ impl Scenario {
         }
     }
 
-    /// The same, with nothing that goes wrong by itself.
+    /// The same scenario, without anything that goes wrong.
     pub(crate) fn without_errors(self) -> Scenario {
         Scenario {
             error_rate: 0,
@@ -184,8 +175,8 @@ impl Scenario {
         }
     }
 
-    /// The disks of both machines, and the name of the one that is not as it should be at the destination. With a shared base, the destination starts with the backing files' content; else with whatever
-    /// was there.
+    /// The disks of both machines, and the name of the one that does not match at the destination. With a shared base,
+    /// the destination starts with the content of the backing files, otherwise with arbitrary data.
     pub(crate) fn make_disks(&self, rng: &Rng) -> (Vec<Disk>, Vec<Disk>, Option<Vec<u8>>) {
         let chunk = u64::from(self.chunk_sectors);
         let (mut sources, mut destinations) = (Vec::new(), Vec::new());
@@ -240,7 +231,7 @@ impl Scenario {
     }
 }
 
-fn happening(rng: &Rng, steps: u64) -> Happening {
+fn random_event(rng: &Rng, steps: u64) -> PlannedEvent {
     let by = rng.pick(&[-1, 1]);
     let events = [
         Event::Gone,
@@ -251,7 +242,7 @@ fn happening(rng: &Rng, steps: u64) -> Happening {
         Event::Unlisted,
     ];
     let at_destination = rng.chance(150);
-    Happening {
+    PlannedEvent {
         event: if at_destination { Event::Gone } else { rng.pick(&events) },
         at_destination,
         step: rng.chance(500).then(|| rng.below(steps)),
@@ -261,7 +252,7 @@ fn happening(rng: &Rng, steps: u64) -> Happening {
 }
 
 fn disks(rng: &Rng, chunk: u64, shared_base: bool) -> Vec<(Vec<u8>, Kind, u64)> {
-    // Now and then one that is larger than one search for allocated sectors.
+    // Sometimes a device that is larger than one search for allocated sectors.
     if shared_base && rng.chance(15) {
         return vec![(b"large".to_vec(), Kind::Normal, 1030 + rng.below(1500))];
     }
@@ -290,6 +281,19 @@ fn disks(rng: &Rng, chunk: u64, shared_base: bool) -> Vec<(Vec<u8>, Kind, u64)> 
             (name, kind, sectors)
         })
         .collect()
+}
+
+fn rate_limit(rng: &Rng, chunk_bytes: u64) -> Option<u64> {
+    rng.pick(&[
+        None,
+        None,
+        Some(1),
+        Some(chunk_bytes),
+        Some(3 * chunk_bytes),
+        Some(10 * chunk_bytes + 7),
+        Some(10 << 30),
+        Some(u64::MAX),
+    ])
 }
 
 fn features(rng: &Rng, threaded: bool, chunk_bytes: u64) -> Features {

@@ -9,23 +9,23 @@ use blkmig::error::Errno;
 use blkmig::host::{Monitor, Stream};
 
 use super::machine::Machine;
-use super::{Call, Sabotage};
+use super::{Call, HostDefect};
 
-/// The source's end: keeps what is put until the scenario delivers it.
+/// The source's end. It keeps what is put until the scenario delivers it.
 pub(crate) struct OutStream {
     machine: Rc<Machine>,
-    /// What tells it from other streams.
+    /// Distinguishes it from other streams.
     pub(crate) identity: usize,
-    /// What was put in this section.
+    /// What was put since the section began.
     pub(crate) section: Vec<u8>,
     pub(crate) wire_bytes: u64,
     pub(crate) failed: Option<Errno>,
-    /// Bytes a step.
+    /// The rate limit, in bytes for each step.
     pub(crate) limit: Option<u64>,
-    /// Takes nothing for now.
+    /// The link accepts nothing at the moment.
     pub(crate) frozen: bool,
     step_bytes: u64,
-    /// Buffers that it has not released yet, and what was in them.
+    /// Lent buffers that are not released yet, and their content when they were lent.
     lent: Vec<(Buffer, Vec<u8>)>,
 }
 
@@ -44,7 +44,7 @@ impl OutStream {
         }
     }
 
-    /// A step of the host's: the rate limit starts anew, and some of what was lent has been sent.
+    /// The host's next step: the rate limit starts again, and some lent buffers have been sent.
     pub(crate) fn next_step(&mut self) {
         self.step_bytes = 0;
         self.release_some(500);
@@ -55,13 +55,13 @@ impl OutStream {
         self.lent.retain(|(buffer, content)| {
             let keep = !machine.sim.rng.chance(per_mille);
             if !keep && **buffer != content[..] {
-                machine.wrong("a buffer has changed while the stream had it");
+                machine.violation("a buffer has changed while the stream had it");
             }
             keep
         });
     }
 
-    /// The host closes it: everything is released.
+    /// The host closes the stream, which releases all buffers.
     pub(crate) fn close(&mut self) {
         self.release_some(1000);
     }
@@ -71,7 +71,7 @@ impl OutStream {
         self.section.extend_from_slice(bytes);
         self.step_bytes += bytes.len() as u64;
         self.wire_bytes += bytes.len() as u64;
-        if bytes.len() >= 512 && self.machine.sim.sabotaged(Sabotage::CorruptsStream) {
+        if bytes.len() >= 512 && self.machine.sim.shows_defect(HostDefect::CorruptsStream) {
             self.section[from..].fill(0);
         }
     }
@@ -99,7 +99,7 @@ impl Stream for OutStream {
         if self.failed.is_none() {
             let content = buffer.to_vec();
             self.append(&content);
-            if self.machine.sim.sabotaged(Sabotage::KeepsBuffer) {
+            if self.machine.sim.shows_defect(HostDefect::KeepsBuffer) {
                 std::mem::forget(buffer);
             } else {
                 self.lent.push((buffer, content));
@@ -110,7 +110,7 @@ impl Stream for OutStream {
     }
 
     fn get(&mut self, _into: &mut [u8]) -> usize {
-        self.machine.wrong("the source reads its stream");
+        self.machine.violation("the source reads its stream");
         0
     }
 
@@ -136,7 +136,7 @@ impl Stream for OutStream {
     }
 
     fn flush(&mut self) {
-        // The engine is about to block on a threaded host: another thread gets its turn.
+        // The engine is about to block, so on a threaded host another thread runs now.
         if self.machine.features.threaded {
             self.machine.complete_some(1 + self.machine.sim.rng.index(4));
         }
@@ -146,7 +146,7 @@ impl Stream for OutStream {
     }
 }
 
-/// The destination's end: one section, perhaps cut.
+/// The destination's end: one section, which may be cut short.
 pub(crate) struct InStream<'a> {
     machine: Rc<Machine>,
     bytes: &'a [u8],
@@ -166,17 +166,17 @@ impl<'a> InStream<'a> {
 
 impl Stream for InStream<'_> {
     fn put(&mut self, _bytes: &[u8]) {
-        self.machine.wrong("the destination writes to its stream");
+        self.machine.violation("the destination writes to its stream");
     }
 
     fn put_owned(&mut self, _buffer: Buffer) -> Result<(), Buffer> {
-        self.machine.wrong("the destination writes to its stream");
+        self.machine.violation("the destination writes to its stream");
         Ok(())
     }
 
     fn get(&mut self, into: &mut [u8]) -> usize {
         if self.machine.enter(Call::Get) {
-            // The peer is gone: what has come is all there is, with or without an error.
+            // The peer is gone. Nothing more arrives, with or without an error.
             self.bytes = &self.bytes[..self.bytes.len().min(self.machine.sim.rng.index(into.len()))];
             if self.machine.sim.rng.chance(500) {
                 self.failed = Some(Errno::IO);
@@ -210,7 +210,7 @@ impl Stream for InStream<'_> {
     }
 }
 
-/// Keeps what is printed.
+/// A monitor that keeps what is printed.
 pub(crate) struct SimMonitor {
     machine: Rc<Machine>,
     pub(crate) text: RefCell<String>,

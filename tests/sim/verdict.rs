@@ -1,41 +1,41 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The promise, at the end of a migration: "when the source says completed, every byte of every migrated device is on the
-//! destination as the guest last wrote it; in every other case an error is reported on the side that saw it, and the source
-//! keeps running unharmed".
+//! Checks the promise at the end of a migration: when the source says "completed", every byte of every migrated device
+//! is on the destination as the guest last wrote it; in every other case an error is reported on the side that saw it,
+//! and the source keeps running.
 
-/// One device at the end.
+/// One device at the end of a migration.
 #[derive(Clone, Debug)]
 pub(crate) struct Pair {
     pub(crate) name: String,
     pub(crate) source: Vec<u8>,
     pub(crate) destination: Vec<u8>,
-    /// Whether it is one of those that migrate; the others must be as they were.
+    /// Whether it migrates. If not, its data must not have changed.
     pub(crate) migrates: bool,
     pub(crate) destination_before: Vec<u8>,
     pub(crate) references: u32,
     pub(crate) tracking: bool,
 }
 
-/// What is left of a migration.
+/// The state at the end of a migration.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
-    /// The source says completed, and its host has seen no error of the stream up to its end.
+    /// The source says "completed", and the stream had no error until it was closed.
     pub(crate) completed: bool,
-    /// Whether somebody was told: an error from a call, the stream's error, or the host ended it itself.
+    /// Whether an error was reported: by a call, by the stream, or because the host itself ended the migration.
     pub(crate) source_reported: bool,
     pub(crate) destination_reported: bool,
     pub(crate) pairs: Vec<Pair>,
-    /// Source and destination.
+    /// Of the source and the destination.
     pub(crate) buffers_in_use: [u32; 2],
     pub(crate) active: bool,
 }
 
-/// What is wrong with it.
+/// What is wrong with an outcome.
 pub(crate) fn judge(outcome: &Outcome) -> Vec<String> {
     let mut wrong = Vec::new();
     let arrived = outcome.completed && !outcome.destination_reported;
     if !outcome.completed && !outcome.source_reported && !outcome.destination_reported {
-        wrong.push("not completed, and nobody was told".to_owned());
+        wrong.push("not completed, and no error was reported".to_owned());
     }
     for pair in &outcome.pairs {
         let name = &pair.name;

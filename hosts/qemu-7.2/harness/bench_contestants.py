@@ -125,8 +125,7 @@ def drive_mirror(folder, source, target):
 
 
 def finish(pair, meter):
-    """Both sides: the source says "completed" when all is sent, and the destination may have some of it yet to take
-    in."""
+    """Both sides: when the source says "completed", the destination may still have something to take in."""
     pair.source.wait_migration("completed", timeout=600)
     pair.target.wait_arrival()
     return meter.stop()

@@ -38,8 +38,7 @@ class Report:
                [ours.cpu_seconds / theirs.cpu_seconds for ours, theirs in pairs]
 
     def thin_figures(self):
-        """The large image's time over the small one's; what it takes on the destination over what it took; read over
-        data."""
+        """The large image's time over the small one's, its space there over that here, bytes read over data."""
         return {
             "time_ratio": statistics.median(r["thin"]["seconds"] / r["full"]["seconds"] for r in self.thin),
             "allocated_ratio": statistics.median(r["thin"]["target_bytes"] / r["thin"]["source_bytes"]
@@ -96,8 +95,8 @@ class Report:
             for name in contestants:
                 rate = self.medians(row, name)[0]
                 length = rate / most * (width - left - 240)
-                parts.append(f'<rect x="{left}" y="{y}" width="{length:.0f}" height="{bar - 3}" '
-                             f'fill="{COLORS[name]}"/>')
+                size = f'width="{length:.0f}" height="{bar - 3}"'
+                parts.append(f'<rect x="{left}" y="{y}" {size} fill="{COLORS[name]}"/>')
                 parts.append(text(left + length + 6, y + bar - 6, f"{rate:.0f}  {name}", bold=name == OURS))
                 y += bar
             y += gap

@@ -390,8 +390,8 @@ def no_bulk_while_stopped(lab, style):
 def busy_guest_stops(lab, style):
     """A guest that always dirties more than goes in 10 ms still arrives within the downtime limit"""
     fmt = format_of(style)
-    disks = [("disk0", lab.images.filled(lab.path("one"), fmt, SIZE), lab.images.empty(lab.path("other"), fmt, SIZE),
-              fmt)]
+    disks = [("disk0", lab.images.filled(lab.path("one"), fmt, SIZE),
+              lab.images.empty(lab.path("other"), fmt, SIZE), fmt)]
     source, target = start(lab, in_style(style, "disk0", disks[0][1]), in_style(style, "disk0", disks[0][2]))
     source.migrate(lab.uri(), bandwidth=64 * MIB, downtime_ms=2000, capabilities=["pause-before-switchover"])
     turn = 0

@@ -13,8 +13,10 @@ ROUTES = {"ours to ours": ("ours", "ours"), "ours to Debian's": ("ours", "debian
 
 
 def arrive(lab, source, target, disks, uri="migrate", **options):
-    """Migrates, ends both processes and compares the disks. disks: as for Lab.pair, perhaps with a fifth, the
-    target's format."""
+    """Migrates, ends both processes and compares the disks.
+
+    disks: as for Lab.pair, perhaps with a fifth item, the target's format.
+    """
     source.migrate(lab.uri(uri), **options)
     source.wait_migration("completed")
     target.wait_arrival()
@@ -252,8 +254,7 @@ def back_and_forth(lab):
 
 
 def slope(values):
-    """Theil and Sen's: the median of the slopes between any two. A jump or two does not move it as it would the
-    mean."""
+    """Theil and Sen's: the median of the slopes between any two. A few jumps do not move it as they would the mean."""
     return statistics.median((b - a) / (j - i) for (i, a), (j, b) in itertools.combinations(enumerate(values), 2))
 
 
@@ -261,8 +262,8 @@ def slope(values):
 def no_growth(lab):
     """Sixty migrations from one process: its memory does not grow"""
     name, one, _, fmt = make_disk(lab, "disk0", "raw", 8 * MIB, 0)
-    # glibc keeps what was freed in arenas, one for each thread, and raises the size from which on it does so. Like
-    # this it gives large blocks back at once: what stays is in use.
+    # glibc keeps what was freed in arenas, one for each thread, and raises the size from which on it does so. Like this
+    # it gives large blocks back at once: what stays is in use.
     source = lab.vm("ours", "source", disk(name, one, fmt),
                     before=["env", "MALLOC_ARENA_MAX=1", "MALLOC_MMAP_THRESHOLD_=65536",
                             "MALLOC_TRIM_THRESHOLD_=65536"])

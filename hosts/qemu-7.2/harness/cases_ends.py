@@ -82,8 +82,7 @@ def destination_ends(lab, how, when, style):
 
 
 def goes(lab, target, style, how):
-    """Takes the target's disk away, or tries to, and may end it at once; returns whether its place has an overlay
-    now."""
+    """Takes the target's disk away, or tries to, and may end it at once. Returns whether an overlay is in its place."""
     if how == "drive_del":
         asks(lab, target, "human-monitor-command", command_line="drive_del disk0")
     elif how == "eject":
@@ -109,8 +108,8 @@ def disk_goes_away(lab, how, when, style):
     """The destination's disk goes away while it loads"""
     one, other, disks = two_images(lab, style, 128 * MIB)
     # What can be unplugged and emptied without its guest's help is a scsi disk.
-    virtio = how in ("drive_del", "unplug and reset", "external snapshot")
-    device = "virtio-blk-pci" if virtio else "scsi-hd,removable=on"
+    on_virtio = how in ("drive_del", "unplug and reset", "external snapshot")
+    device = "virtio-blk-pci" if on_virtio else "scsi-hd,removable=on"
     source, target = start(lab, in_style(style, "disk0", one, device=device),
                            in_style(style, "disk0", other, device=device))
     info = begin(lab, source, 8 * MIB if when == SLOW else 1 << 30)

@@ -53,8 +53,8 @@ def power_off(lab):
     vms = []
     for name in ("source", "target"):
         image = lab.images.empty(lab.path(name), "qcow2", 64 * MIB)
-        vms.append(lab.vm("ours", name,
-                          guest.arguments(lab.folder, name, pause_us=8000) + disk("disk0", image, "qcow2"),
+        arguments = guest.arguments(lab.folder, name, pause_us=8000) + disk("disk0", image, "qcow2")
+        vms.append(lab.vm("ours", name, arguments,
                           accel="tcg", memory=guest.MEMORY, incoming=lab.uri() if vms else None))
     source, target = vms
     serial = guest.Serial(source)

@@ -117,8 +117,7 @@ def nbd_dies(lab, style):
 
 @case()
 def nbd_stalls_a_job(lab):
-    """A mirror pivots when its stalled NBD server goes on, while zeroes are looked for: the monitor answers, the
-    migration ends"""
+    """A mirror pivots when its stalled NBD server goes on, while zeroes are looked for: the monitor answers, it ends"""
     one, other, _ = two_images(lab, "raw")
     nbd = NBD(lab, one, "raw")
     scsi = [*THREAD, "-device", "virtio-scsi-pci,id=scsi0,iothread=thread0"]
@@ -128,8 +127,7 @@ def nbd_stalls_a_job(lab):
         source, target = start(lab, [*scsi, "-blockdev", storage, *device],
                                [*scsi, *disk("disk0", other, "raw")[:2], *device])
         source.cmd("drive-mirror", job_id="job0", device="disk0", target=str(lab.path("copy")), format="qcow2",
-                   sync="full",
-                   node_name="copy")
+                   sync="full",                    node_name="copy")
         source.qmp.wait_event("BLOCK_JOB_READY")
         source.migrate(lab.uri(), bandwidth=16 * MIB, capabilities=["zero-blocks"])
         source.wait_for(lambda i: i.get("disk", {}).get("transferred", 0) >= 2 * MIB)
@@ -147,8 +145,7 @@ def nbd_stalls_a_job(lab):
 
 @case(["reads", "writes"], STYLES)
 def file_stalls(lab, what, style):
-    """A file's reads at the source or writes at the destination stall, cancel: the monitor answers, and the next
-    migration arrives"""
+    """A file's reads at the source or writes at the destination stall, cancel: the monitor answers, the next arrives"""
     one, other, disks = two_images(lab, style)
     hold = lab.path(f"hold-{what}")
     vms = []

@@ -53,8 +53,7 @@ def start(lab, source_args, target_args):
 
 
 def begin(lab, source, bandwidth=8 << 20, capabilities=()):
-    """Starts a migration that is slow enough for something to come across; returns when data is on its way, or when
-    it has ended."""
+    """Starts a migration that is slow enough for something to cross it. Returns when data is on its way."""
     source.migrate(lab.uri(), bandwidth=bandwidth, capabilities=capabilities)
     return source.wait_for(lambda i: i.get("disk", {}).get("transferred", 0) >= 2 << 20
                            or i["status"] in ("completed", "failed", "cancelled"))
@@ -72,8 +71,7 @@ def asks(lab, vm, execute, **arguments):
 
 
 def outcome(lab, source, target, disks, *names):
-    """Lets the migration end. Either it arrives whole, or it fails with a text that has these names and the source
-    runs on.
+    """Lets the migration end. It arrives whole, or it fails with a text that has these names and the source runs on.
 
     disks are what each side's guest sees now. Returns "completed" or "failed".
     """
@@ -115,8 +113,7 @@ def again(lab, source, target_args, disks, storage=None):
 
 
 def hold_io(lab):
-    """What to run a QEMU under so that its reads or writes wait while lab.path("hold-reads") or "hold-writes"
-    exists."""
+    """What to run a QEMU under so that its reads or writes wait while "hold-reads" or "hold-writes" exists."""
     source = __file__.rsplit("/", 1)[0] + "/hold_io.c"
     shim = lab.path("hold_io.so")
     subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", shim, source], check=True)

@@ -8,8 +8,7 @@ import time
 from .vm import CACHE, VMError
 
 # TCG before QEMU 9.0 forgets stores to RAM during a migration, and then the guest's kernel dies, whoever moves its
-# disks. It does not where the size of the RAM is no multiple of 256 KiB, because dirty pages are then collected one
-# by one.
+# disks. It does not where the size of the RAM is no multiple of 256 KiB: dirty pages are then collected one by one.
 MEMORY = "131080k"
 SOURCE = pathlib.Path(__file__).resolve().parent.parent / "guest/init.c"
 FOLDER = CACHE / "guest"

@@ -62,8 +62,7 @@ class Lab:
         return vm
 
     def pair(self, disks, source="ours", target="ours", **options):
-        """Two QEMUs with the same disks, the second waiting for the first. disks: (name, source image, target image,
-        format)."""
+        """Two QEMUs with the same disks, the second waits for the first. disks: (name, source, target, format)."""
         one = [arg for name, image, _, fmt in disks for arg in disk(name, image, fmt)]
         two = [arg for name, _, image, fmt in disks for arg in disk(name, image, fmt)]
         if "debian" in (source, target):

@@ -154,8 +154,8 @@ class Commands:
 
     def parameters(self, vm, action):
         # One that must not end yet (Round.slow) stays as slow as it is.
-        fast = self.plan["asks"] or not self.plan["writes"]
-        speed = {"max_bandwidth": MIB * (8 + action["pick"] % 64)} if fast else {}
+        may_be_fast = self.plan["asks"] or not self.plan["writes"]
+        speed = {"max_bandwidth": MIB * (8 + action["pick"] % 64)} if may_be_fast else {}
         ask(vm, "migrate-set-parameters", downtime_limit=[1, 30, 200][action["pick"] % 3], **speed)
 
     def bad(self, vm, action):
@@ -204,8 +204,8 @@ class Commands:
             snapshot_node_name=f"snapshot{action['number']}")
 
     def resize(self, vm, action):
-        ask(vm, "block_resize", node_name=self.node(action),
-            size=self.disk(action)["size"] // 512 * 512 + [512, MIB, 3 * MIB][action["pick"] % 3])
+        more = [512, MIB, 3 * MIB][action["pick"] % 3]
+        ask(vm, "block_resize", node_name=self.node(action), size=self.disk(action)["size"] // 512 * 512 + more)
 
     def reopen(self, vm, action):
         d = self.disk(action)
@@ -274,8 +274,8 @@ class Commands:
             iothread=["io0", "io1", None][action["pick"] % 3], force=action["how"] < 0.7)
 
     def throttle(self, vm, action):
-        hmp(vm,
-            f"block_set_io_throttle {soak_disks.qdev(self.disk(action))} {MIB * (2 + action['pick'] % 32)} 0 0 0 0 0")
+        limit = MIB * (2 + action["pick"] % 32)
+        hmp(vm, f"block_set_io_throttle {soak_disks.qdev(self.disk(action))} {limit} 0 0 0 0 0")
 
     def bitmap(self, vm, action):
         # Where the node is under a snapshot, no QEMU 7.2 could give up the disk: it can't store the bitmap.

@@ -51,8 +51,8 @@ def arguments(disks, floppy):
     args = ["-object", "iothread,id=io0", "-object", "iothread,id=io1"]
     for iothread in (False, True):
         bus = "scsi1" if iothread else "scsi0"
-        args += ["-device",
-                 f"virtio-scsi-pci,id={bus},addr={0x11 if iothread else 0x10}" + (",iothread=io0" if iothread else "")]
+        device = f"virtio-scsi-pci,id={bus},addr={0x11 if iothread else 0x10}"
+        args += ["-device", device + (",iothread=io0" if iothread else "")]
     for d, is_now in disks:
         n, image = d["number"], is_now["image"]
         file = (f"driver=nbd,server.type=unix,server.path={is_now['nbd']},reconnect-delay={BOUND}" if is_now["nbd"]
@@ -64,17 +64,17 @@ def arguments(disks, floppy):
             args += ["-blockdev", f"{file},node-name=f{n}"]
             backing = ""
             if is_now.get("base"):
-                # By a name of its own, which the disk keeps after a commit: that of QEMU could not be asked for.
+                # By its own name, which a commit leaves the disk with: what QEMU calls it can't be asked for again.
                 args += ["-blockdev", f"driver=file,filename={is_now['base']},node-name=g{n}",
                          "-blockdev", f"driver=qcow2,node-name=base{n},file=g{n}"]
                 backing = f",backing=base{n}"
             args += ["-blockdev", f"driver={is_now['format']},node-name={is_now['name']},file=f{n}{backing}"]
         if d["bus"] == "virtio":
-            iothread = ",iothread=io0" if d["iothread"] else ""
-            args += ["-device", f"virtio-blk-pci,id={d['id']},addr={5 + n},drive={is_now['name']}{iothread}"]
+            device = f"virtio-blk-pci,id={d['id']},addr={5 + n},drive={is_now['name']}"
+            args += ["-device", device + (",iothread=io0" if d["iothread"] else "")]
         else:
-            args += ["-device",
-                     f"scsi-hd,id={d['id']},bus=scsi{int(d['iothread'])}.0,scsi-id={n},drive={is_now['name']}"]
+            bus = f"scsi{int(d['iothread'])}.0"
+            args += ["-device", f"scsi-hd,id={d['id']},bus={bus},scsi-id={n},drive={is_now['name']}"]
     if floppy is not None:
         args += ["-drive", "if=none,id=fd0" + (f",file={floppy},format=raw" if floppy else ""),
                  "-device", "floppy,id=fdev,unit=0,drive=fd0,drive-type=144"]

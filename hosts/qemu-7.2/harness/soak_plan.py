@@ -82,10 +82,11 @@ def without_qemus_own(actions, disks):
     kept, backups = [], set()
     jobs = {(a["side"], a["kind"]) for a in actions if a["kind"] in JOBS}
     for action in actions:
-        # A backup that ends while the guest is stopped, or after its drive has gone with its device: "bdrv_close:
-        # Assertion `QLIST_EMPTY(&bs->dirty_bitmaps)'", or "qemu_mutex_unlock_impl: Operation not permitted".
-        ends_it = action["kind"] in ("stop", "quit", "sigterm", "device_del", "drive_del")
-        if ends_it and (action["side"], "backup") in jobs:
+        # A backup that ends while the guest is stopped, or after its drive has gone with its device:
+        # "bdrv_close: Assertion `QLIST_EMPTY(&bs->dirty_bitmaps)'", or
+        # "qemu_mutex_unlock_impl: Operation not permitted".
+        ends = action["kind"] in ("stop", "quit", "sigterm", "device_del", "drive_del")
+        if ends and (action["side"], "backup") in jobs:
             continue
         disk = disks[action["disk"]]
         if action["kind"] == "backup" and disk["iothread"]:
@@ -131,5 +132,5 @@ def make_plan(seed, number):
 
 
 def describe(action):
-    which = f"{{disk {action['disk']}, how {action['how']:.2f}, pick {action['pick']}}}"
-    return f"{action['at']:+.3f} s {action['side']}: {action['kind']} {which}"
+    details = f"disk {action['disk']}, how {action['how']:.2f}, pick {action['pick']}"
+    return f"{action['at']:+.3f} s {action['side']}: {action['kind']} {{{details}}}"

@@ -11,7 +11,7 @@ from . import soak_disks
 from .images import ImageError, Images
 from .qmp import QMPError
 from .soak_commands import Commands, Gone, Hang, ask, end_jobs
-from .soak_plan import BOUND, MIB, describe, make_plan
+from .soak_plan import BOUND, describe, make_plan
 from .vm import BUILD, ENDED, VM, VMError
 
 SLOW = 16 << 10  # bytes a second: RAM alone takes much longer than any round writes
@@ -57,8 +57,8 @@ class Round:
             self.backtraces()
             raise
         except Gone as error:
-            states = [(v.name, v.process.poll(), v.log()[-600:]) for v in self.vms]
-            raise Wrong(f"{error}: it has ended: {states}") from None
+            ended = [(v.name, v.process.poll(), v.log()[-600:]) for v in self.vms]
+            raise Wrong(f"{error}: it has ended: {ended}") from None
         finally:
             try:
                 if hasattr(self, "commands"):
@@ -94,9 +94,8 @@ class Round:
         plan, folder = self.plan, self.folder
         soak_disks.make_images(self.images, plan, folder)
         floppy = {"none": None, "empty": "", "medium": folder / "medium"}[plan["floppy"]]
-        now = [(d,
-                {"image": d["image"], "name": d["name"], "format": d["format"],
-                 "nbd": self.serve("source", d, d["image"]),
+        now = [(d, {"image": d["image"], "name": d["name"], "format": d["format"],
+                    "nbd": self.serve("source", d, d["image"]),
                     "base": d.get("base")}) for d in plan["disks"]]
         self.source = self.vm("source", soak_disks.arguments(now, floppy))
         blocks = ask(self.source, "query-block")
@@ -147,8 +146,7 @@ class Round:
         return self.vm(name, soak_disks.arguments(disks, floppy), incoming=f"unix:{self.folder / name}.sock")
 
     def act(self, action):
-        # What comes after the block layer was taken down ends in a crash of any QEMU 7.2: it still serves its monitor
-        # then.
+        # A command after the block layer was taken down crashes any QEMU 7.2, which still serves its monitor then.
         asked = self.commands.vms[action["side"]].asked
         result, why = ("gone", "it was asked to end") if asked else self.commands.send(action)
         self.results.append((action["side"], action["kind"], result))
@@ -170,8 +168,7 @@ class Round:
         return names
 
     def wait_cleanup(self):
-        """A migration is called ended before it is: QEMU 7.2 would mix it up with the next, and starts the guest
-        again last."""
+        """A migration is reported as ended too early: QEMU 7.2 would mix it up with the next."""
         deadline = time.monotonic() + BOUND
         while (ask(self.source, "query-migrate").get("status") not in (None, *ENDED)
                or self.threads() & {"live_migration", "return path"}):
@@ -218,10 +215,9 @@ class Round:
                 if status in ENDED:
                     self.log(f"migration: {status} {info.get('error-desc', '')}")
                     return status
-                if (plan["asks"] and status == "cancelling" and continue_at != "sent"
-                        and self.status(self.source) == "finish-migrate"):
-                    # Any QEMU 7.2 that is cancelled at the moment when it pauses before the switchover stays there
-                    # for ever.
+                canceling = plan["asks"] and status == "cancelling" and continue_at != "sent"
+                if canceling and self.status(self.source) == "finish-migrate":
+                    # Any QEMU 7.2 that is canceled at the moment when it pauses before the switchover stays there.
                     paused_since = paused_since or passed
                     if passed > paused_since + 10:
                         raise Stuck
@@ -319,8 +315,8 @@ class Round:
                 except Gone:
                     pass
                 self.exit_of(vm, 0)
-        done = {kind for side, kind in self.commands.accepted if side == "target"}
-        gone = done & {"eject", "insert", "drive_del", "device_del", "reset"}
+        accepted = {kind for side, kind in self.commands.accepted if side == "target"}
+        gone = accepted & {"eject", "insert", "drive_del", "device_del", "reset"}
         for device, found in one.items():
             if device not in other:
                 if not gone and target.name == "target":

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a user can set: each option once, with its default and its bound.
+//!
+//! The header's comments and the tables of the documentation repeat these numbers; `tests/options.rs` compares them.
+#![forbid(unsafe_code)]
+
+use crate::error::Error;
+use crate::geometry::Geometry;
+
+/// The most that a number in [`Options`] may be: a TiB of buffers, which is also as many reads or writes as can
+/// have one. No host wants more, so a larger number is a mistake, such as a -1.
+pub const MAX_NUMBER: u32 = 1 << 20;
+
+/// What there is to know about one option.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionInfo {
+    /// The field's name in `BlkMigOptions`.
+    pub name: &'static str,
+    /// What a value of 0 stands for.
+    pub default: u32,
+    /// The largest value.
+    pub most: u32,
+}
+
+/// Chunks held in memory.
+pub const MAX_BUFFERS: OptionInfo = OptionInfo { name: "max_buffers", default: 64, most: MAX_NUMBER };
+/// Reads in flight.
+pub const MAX_READS: OptionInfo = OptionInfo { name: "max_reads", default: 16, most: MAX_NUMBER };
+/// Writes in flight.
+pub const MAX_WRITES: OptionInfo = OptionInfo { name: "max_writes", default: 16, most: MAX_NUMBER };
+/// Zero records.
+pub const ZERO_BLOCKS: OptionInfo = OptionInfo { name: "zero_blocks", default: 0, most: 1 };
+/// Data past the end of a device.
+pub const ACCEPT_TAIL_GARBAGE: OptionInfo = OptionInfo { name: "accept_tail_garbage", default: 0, most: 1 };
+
+/// All of them, in the order of the C struct.
+pub const OPTIONS: [OptionInfo; 5] = [MAX_BUFFERS, MAX_READS, MAX_WRITES, ZERO_BLOCKS, ACCEPT_TAIL_GARBAGE];
+
+impl OptionInfo {
+    /// The value in force where a user has given this one.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a value that is more than the option may be.
+    pub fn value(&self, given: u32) -> Result<u32, Error> {
+        match given {
+            0 => Ok(self.default),
+            given if given > self.most => Err(Error::Option { field: self.name, value: given, most: self.most }),
+            given => Ok(given),
+        }
+    }
+
+    /// The same for an option that is on or off.
+    ///
+    /// # Errors
+    /// As for [`value`](Self::value).
+    pub fn is_on(&self, given: u32) -> Result<bool, Error> {
+        self.value(given).map(|value| value == 1)
+    }
+}
+
+/// The options as a user gives them; 0 means the default, [`OPTIONS`] has the bounds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Chunks held in memory at most, on either side.
+    pub max_buffers: u32,
+    /// Reads in flight at most.
+    pub max_reads: u32,
+    /// Destination writes in flight at most.
+    pub max_writes: u32,
+    /// Whether chunks of zeroes are sent as zero records.
+    pub zero_blocks: bool,
+    /// Whether data past the end of an incoming device is dropped instead of being an error.
+    pub accept_tail_garbage: bool,
+}
+
+/// The options in force: checked, defaults filled in.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How devices are cut into chunks.
+    pub geometry: Geometry,
+    /// Chunks held in memory at most; at least 1.
+    pub max_buffers: u32,
+    /// Reads in flight at most; at least 1.
+    pub max_reads: u32,
+    /// Writes in flight at most, incoming; at least 1.
+    pub max_writes: u32,
+    /// Whether a chunk of zeroes is sent as a zero record.
+    pub zero_blocks: bool,
+    /// Whether data past the end of an incoming device is dropped.
+    pub accept_tail_garbage: bool,
+    /// Whether the bulk phase passes over what is not in a device's own image, since the destination has the
+    /// backing file.
+    pub shared_base: bool,
+}
+
+impl Settings {
+    /// Settings without a shared base.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a number that is more than it may be.
+    pub fn new(geometry: Geometry, options: Options) -> Result<Settings, Error> {
+        Ok(Settings {
+            geometry,
+            max_buffers: MAX_BUFFERS.value(options.max_buffers)?,
+            max_reads: MAX_READS.value(options.max_reads)?,
+            max_writes: MAX_WRITES.value(options.max_writes)?,
+            zero_blocks: options.zero_blocks,
+            accept_tail_garbage: options.accept_tail_garbage,
+            shared_base: false,
+        })
+    }
+
+    /// The settings of an instance that was given no options.
+    #[must_use]
+    pub fn default_for(geometry: Geometry) -> Settings {
+        Settings::new(geometry, Options::default()).expect("defaults are within their bounds")
+    }
+}
