@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""A library exports the functions of blkmig.h and nothing else. A shared one has the soname libblkmig.so.1; the one that meson
-makes also gives each function the version that its comment says it is there since.
+"""A library exports the functions of blkmig.h and nothing else. A shared one has the soname libblkmig.so.1; the one
+that meson makes also gives each function the version that its comment says it is there since.
 
 usage: exported_symbols.py HEADER LIBRARY
        exports.py HEADER --cargo COMMAND...   the library that `cargo build` alone leaves"""
@@ -21,7 +21,8 @@ def exports(library):
         lines = [line.split() for line in output("nm", "-g", "--defined-only", library).splitlines()]
         return {line[2]: "" for line in lines if len(line) == 3}
     symbols = [line.split() for line in output("readelf", "--wide", "--dyn-syms", library).splitlines()]
-    names = [line[7] for line in symbols if len(line) == 8 and line[4] in ("GLOBAL", "WEAK") and line[6] not in ("UND", "ABS")]
+    names = [line[7] for line in symbols if len(line) == 8 and line[4] in ("GLOBAL", "WEAK")
+             and line[6] not in ("UND", "ABS")]
     return dict(name.split("@@") if "@@" in name else (name, "") for name in names)
 
 

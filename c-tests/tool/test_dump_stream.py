@@ -71,7 +71,8 @@ QEMU = QEMU_HEAD + QEMU_SECTIONS + b"\x04 and whatever the devices say"
 class Dump(Case):
     def dump(self, stream, *options):
         """What it says of these bytes, which come by a pipe; and its exit status."""
-        done = subprocess.run([HYPERVISOR, "--dump-stream", "-", *options], input=stream, capture_output=True, timeout=LIMIT,
+        done = subprocess.run([HYPERVISOR, "--dump-stream", "-", *options], input=stream, capture_output=True,
+                              timeout=LIMIT,
                               check=False)
         self.assertIn(done.returncode, (0, 1), done.stderr)
         return done
@@ -162,7 +163,8 @@ class Formats(Dump):
         for stream in RAW, FRAMES, QEMU:
             lines = [line.split() for line in self.dump(stream).stdout.decode().splitlines()]
             objects = self.objects(stream)
-            self.assertEqual([line[1] if line[0].isdigit() else line[0] for line in lines], [o["event"] for o in objects])
+            self.assertEqual([line[1] if line[0].isdigit() else line[0] for line in lines],
+                             [o["event"] for o in objects])
             self.assertEqual([int(line[0]) for line in lines if line[0].isdigit()],
                              [o["offset"] for o in objects if "offset" in o])
         self.assertEqual(self.objects(RAW)[0],

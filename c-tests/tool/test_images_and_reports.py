@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""blkmig-hv as a tool for images of one's own: the files that it creates and refuses, what it reports, and its manual page."""
+"""blkmig-hv as a tool for images: the files that it creates and refuses, what it reports, and its manual page."""
 import fcntl
 import itertools
 import json
@@ -194,13 +194,15 @@ class Images(Case):
     def test_commas_in_names(self):
         ours, theirs = self.image("a,readonly", MIB), self.image("b,,c,", MIB, data=False)
         base = self.image("base,readonly", MIB)
-        disks = [f"--disk=hd0={str(path).replace(',', ',,')},base={str(base).replace(',', ',,')}" for path in (ours, theirs)]
+        disks = [f"--disk=hd0={str(path).replace(',', ',,')},base={str(base).replace(',', ',,')}"
+                 for path in (ours, theirs)]
         destination, _ = self.listen(disks[1])
         self.assert_completed(self.connect(disks[0]), destination)
         self.assertEqual(ours.read_bytes(), theirs.read_bytes())
 
     def test_zero_blocks_are_the_default_but_not_of_raw(self):
-        for option, few in ((), True), (("--no-zero-blocks",), False), (("--raw",), False), (("--raw", "--zero-blocks"), True):
+        few_bytes = {(): True, ("--no-zero-blocks",): False, ("--raw",): False, ("--raw", "--zero-blocks"): True}
+        for option, few in few_bytes.items():
             image = self.image("source", 4 * MIB, data=False)
             raw = [word for word in option if word == "--raw"]
             destination, _ = self.listen("--disk=hd0=" + str(self.image("destination", 4 * MIB)), *raw)
@@ -241,16 +243,19 @@ class Reports(Case):
     def test_json_of_a_failure(self):
         source = self.connect("--json", self.pair(MIB)[0])
         event, = self.objects(source)
-        self.assertEqual((event["event"], event["side"], event["status"], source.returncode), ("failed", "source", 1, 1))
+        self.assertEqual((event["event"], event["side"], event["status"], source.returncode),
+                         ("failed", "source", 1, 1))
         self.assertEqual(source.err, f"blkmig-hv: {event['error']}\n")
 
     def test_json_of_odd_names(self):
         """File names are bytes, JSON is UTF-8."""
         path = os.fsencode(self.folder) + b'/"\\\x01\x7f\xc3\xa9\xf0\x9f\x92\xbe|\xff|\xed\xa0\x80|\xc0\xaf|\xe2\x82'
-        done = subprocess.run([HYPERVISOR, "--json", "--connect", self.address, b"--disk=a=" + path], capture_output=True,
+        done = subprocess.run([HYPERVISOR, "--json", "--connect", self.address, b"--disk=a=" + path],
+                              capture_output=True,
                               check=False)
         odd = '"\\\x01\x7f\u00e9\U0001f4be|\ufffd|\ufffd\ufffd\ufffd|\ufffd\ufffd|\ufffd\ufffd'
-        self.assertEqual(json.loads(done.stdout)["error"], f"cannot open {self.folder}/{odd}: No such file or directory")
+        self.assertEqual(json.loads(done.stdout)["error"],
+                         f"cannot open {self.folder}/{odd}: No such file or directory")
 
     def test_quiet(self):
         for style in STYLES:
@@ -258,7 +263,8 @@ class Reports(Case):
             processes = [self.start("--quiet", "--style", style, "--listen", self.address, theirs)]
             while not os.path.exists(self.address[len("unix:"):]):
                 time.sleep(0.05)
-            processes.append(self.connect("--quiet", "--style", style, "--bandwidth", "4M", "--max-downtime", "0", ours))
+            processes.append(self.connect("--quiet", "--style", style, "--bandwidth", "4M", "--max-downtime", "0",
+                                          ours))
             for process in processes:
                 self.end(process)
                 self.assertEqual((process.returncode, process.out, process.err), (0, "", ""))
@@ -285,10 +291,12 @@ class Reports(Case):
         return shown.decode()
 
     def test_the_line_fits_the_terminal(self):
-        for columns, env, width in (20, None, 20), (40, None, 40), (60, None, 60), (0, {"COLUMNS": "45"}, 45), (200, None, 80):
+        screens = [(20, None, 20), (40, None, 40), (60, None, 60), (0, {"COLUMNS": "45"}, 45), (200, None, 80)]
+        for columns, env, width in screens:
             ours, theirs = self.pair(8 * MIB)
             destination, _ = self.listen(theirs)
-            shown = self.screen("--connect", self.address, "--bandwidth", "6M", "--max-downtime", "0", ours, columns=columns,
+            shown = self.screen("--connect", self.address, "--bandwidth", "6M", "--max-downtime", "0", ours,
+                                columns=columns,
                                 env=env)
             self.assert_completed(destination)
             lines = re.findall(r"\r\x1b\[K([^\r\n]*\d+ %[^\r\n]*)", shown)
@@ -319,7 +327,8 @@ class Reports(Case):
         for style in STYLES:
             ours, theirs = self.pair(24 * MIB)
             destination, _ = self.listen(theirs)
-            source = self.connect("--json", "--style", style, "--bandwidth", "8M", "--max-downtime", "1", "--guest-writes", "50",
+            source = self.connect("--json", "--style", style, "--bandwidth", "8M", "--max-downtime", "1",
+                                  "--guest-writes", "50",
                                   ours)
             event = self.progress(source.stdout, "not converging")
             self.assertIsNotNone(event)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""blkmig-hv as its user meets it: whole migrations between two processes, and one clear line for whatever goes wrong."""
+"""blkmig-hv as its user meets it: whole migrations between two processes, and one clear line for any error."""
 import contextlib
 import os
 import pathlib
@@ -263,7 +263,8 @@ class CommandLine(Case):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        for address in (self.address, f"127.0.0.1:{port}", "no-port", "127.0.0.1:", "127.0.0.1:65536", "host.invalid:1"):
+        for address in (self.address, f"127.0.0.1:{port}", "no-port", "127.0.0.1:", "127.0.0.1:65536",
+                        "host.invalid:1"):
             self.assert_failed(self.connect(disk, address=address), address, guest=True)
         for address in ("127.0.0.1:65536", "203.0.113.1:0", "unix:/none/socket", f"unix:{self.folder}/source-hd0"):
             self.assert_failed(self.start("--listen", address, disk), address)
