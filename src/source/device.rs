@@ -21,6 +21,7 @@ const MAX_PASSED_OVER: u64 = 1024;
 
 /// A chunk to read and send.
 pub(super) struct ChunkToRead {
+    /// Its number on the device.
     pub(super) chunk: Chunk,
     /// Whether the host was heard to know that it reads as zeroes. It was clean then and later, and its dirty
     /// bit is left alone: what the guest writes to it meanwhile makes it dirty.
@@ -48,6 +49,7 @@ struct Disk<D: Device> {
 pub(super) struct SourceDevice<D: Device> {
     /// Whether the host tracks the guest's writes for us.
     tracking: bool,
+    /// What it is.
     disk: Disk<D>,
     /// Bytes in chunks that are on their way.
     bytes_on_their_way: u64,

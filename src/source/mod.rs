@@ -53,6 +53,7 @@ pub struct Step {
 struct ChunkToSend {
     /// The device's place in the list.
     device: usize,
+    /// Which of its chunks.
     chunk: Chunk,
     /// `None` for one that is known to be zero and was not read.
     data: Option<Buffer>,
@@ -60,15 +61,19 @@ struct ChunkToSend {
 
 /// An outgoing migration, from setup to its end. Dropping it, in whatever state, gives everything back to the host.
 pub struct Outgoing<H: Host> {
+    /// Whose devices these are.
     host: Arc<H>,
     /// The stream that it was set up on.
     stream: usize,
+    /// The options in force at setup.
     settings: Settings,
     /// What queries read; it holds the phase, too.
     status: Arc<Status>,
+    /// The devices that migrate, in the host's order.
     devices: Vec<SourceDevice<H::Device>>,
     /// The memory of all chunks that are on their way.
     pool: Pool,
+    /// Reads that the host has not completed.
     in_flight: InFlight,
     /// When the last read completed.
     last_read: i64,
@@ -78,8 +83,11 @@ pub struct Outgoing<H: Host> {
     to_send: VecDeque<ChunkToSend>,
     /// The device whose turn it is: all of them read at the same time.
     turn: usize,
+    /// What puts records into the stream.
     writer: Writer,
+    /// How fast data reaches the stream.
     bandwidth: BandwidthEstimate,
+    /// Whether what remains still shrinks.
     convergence: Convergence,
     /// When it was set up.
     began: i64,
