@@ -553,11 +553,11 @@ void blk_mig_set_params(int blk_enable, int shared_base, void *opaque);
 /**
  * The original's callback: a migration in stages, each of which writes one section.
  *
- * Stage 1 sets the migration up. Stage 2 sends what the rate limit allows and is repeated until it returns
- * 1. Stage 3 sends all the rest, with the guest stopped, and ends the migration. A stage below 0 cancels;
- * it is harmless when nothing runs. Stage 1 first cleans up what an earlier migration has left: hosts of
- * the original's time prevent a second migration themselves, and not all of them cancel one whose stream
- * has failed. `mon` may be NULL. `opaque` is not used.
+ * Stage 1 sets the migration up. Stage 2 sends what the rate limit allows, and is repeated until it returns 1.
+ * Stage 3 sends all the rest, with the guest stopped, and ends the migration. A stage below 0 cancels; it is
+ * harmless when nothing runs. Stage 1 first cleans up what an earlier migration has left: hosts of the
+ * original's time prevent a second migration themselves, and not all of them cancel one whose stream has
+ * failed. `mon` may be NULL. `opaque` is not used.
  *
  * Returns 1 if the stage is done. For stage 2 this means that the rest can be sent within the host's
  * downtime limit, and that it takes no more than about 10 ms or has stopped shrinking. If no disks are

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What C calls. Every function goes the same way: check the pointers, catch panics, one call into the
-//! module, map the result. What their comments say is the header's text.
+//! What C calls. Every function goes the same way: check the pointers, catch panics, one call into the instance,
+//! map the result. Their comments are the header's text, in which Rust's heading "Safety" would mean nothing.
+#![allow(clippy::missing_safety_doc)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -196,11 +197,11 @@ pub extern "C" fn blk_mig_set_params(blk_enable: c_int, shared_base: c_int, opaq
 
 /// The original's callback: a migration in stages, each of which writes one section.
 ///
-/// Stage 1 sets the migration up. Stage 2 sends what the rate limit allows and is repeated until it returns
-/// 1. Stage 3 sends all the rest, with the guest stopped, and ends the migration. A stage below 0 cancels;
-/// it is harmless when nothing runs. Stage 1 first cleans up what an earlier migration has left: hosts of
-/// the original's time prevent a second migration themselves, and not all of them cancel one whose stream
-/// has failed. `mon` may be NULL. `opaque` is not used.
+/// Stage 1 sets the migration up. Stage 2 sends what the rate limit allows, and is repeated until it returns 1.
+/// Stage 3 sends all the rest, with the guest stopped, and ends the migration. A stage below 0 cancels; it is
+/// harmless when nothing runs. Stage 1 first cleans up what an earlier migration has left: hosts of the
+/// original's time prevent a second migration themselves, and not all of them cancel one whose stream has
+/// failed. `mon` may be NULL. `opaque` is not used.
 ///
 /// Returns 1 if the stage is done. For stage 2 this means that the rest can be sent within the host's
 /// downtime limit, and that it takes no more than about 10 ms or has stopped shrinking. If no disks are

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What the source reads and sends, and when.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use blkmig::error::Error;
 use blkmig::settings::Options;
 
 use crate::fixture::{Fixture, PLAIN, QUICK, once, record, write};
 use crate::sim::Call;
 use crate::sim::disk::Kind;
-use crate::sim::machine::Features;
+use crate::sim::machine::{Features, Machine};
 
 /// B-01: the rate limit does not apply to the last stage, so no chunk that was read is left unsent.
 #[test]
@@ -342,4 +345,20 @@ fn a_chunk_written_during_each_of_its_reads_is_still_sent() {
     }
     fixture.complete().unwrap();
     fixture.check_migrated();
+}
+
+/// A host that says once that a chunk is dirty, and then that none is: the bulk phase leaves the chunk to the
+/// dirty phase, which does not find it. Nothing may be called complete that was never sent.
+#[test]
+fn a_chunk_that_neither_phase_has_sent_is_missed_at_the_end() {
+    let mut fixture = Fixture::one(1, 3, QUICK);
+    fixture.setup().unwrap();
+    let asked = Cell::new(0);
+    let lie = move |machine: &Machine, call| {
+        asked.set(asked.get() + u32::from(call == Call::IsDirty));
+        machine.disks.borrow_mut()[0].dirty[0] = call == Call::IsDirty && asked.get() == 1;
+    };
+    *fixture.source.script.borrow_mut() = Some(Rc::new(lie));
+    assert_eq!(fixture.complete(), Err(Error::Unfinished(512)));
+    fixture.check_released();
 }
