@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::geometry::Chunk;
 use crate::host::{Device, Host};
 use crate::in_flight::InFlight;
-use crate::settings::Settings;
+use crate::settings::{Selection, Settings};
 use crate::status::{Phase, Status};
 use crate::wire::Record;
 
@@ -67,6 +67,8 @@ pub struct Outgoing<H: Host> {
     stream: usize,
     /// The options in force at setup.
     settings: Settings,
+    /// Which devices were to migrate.
+    selection: Selection,
     /// What queries read; it holds the phase, too.
     status: Arc<Status>,
     /// The devices that migrate, in the host's order.
@@ -94,22 +96,27 @@ pub struct Outgoing<H: Host> {
 }
 
 impl<H: Host> Outgoing<H> {
-    /// Sets up a migration of every device that can be written to, and puts the first section into the stream.
+    /// Sets up a migration of every chosen device that can be written to, and puts the first section into the stream.
     ///
     /// # Errors
     /// If a device can't be migrated; nothing is left behind then.
     pub fn start(
         host: Arc<H>,
         settings: Settings,
+        selection: Selection,
         status: Arc<Status>,
         call: &mut CallContext,
     ) -> Result<Outgoing<H>, Error> {
         call.check_stream()?;
         host.forget_shortage();
         let mut devices: Vec<SourceDevice<H::Device>> = Vec::new();
+        let mut there = Vec::new();
         for device in host.devices() {
             host.check_memory()?;
-            let Some(device) = SourceDevice::new(device, settings.geometry, settings.shared_base)? else {
+            let name = device.name();
+            there.try_reserve(1)?;
+            there.push(name.clone());
+            let Some(device) = SourceDevice::new(device, name, &settings, &selection)? else {
                 continue;
             };
             if devices.iter().any(|other| other.name() == device.name()) {
@@ -123,6 +130,7 @@ impl<H: Host> Outgoing<H> {
             devices.try_reserve(1)?;
             devices.push(device);
         }
+        selection.check_all_there(&there)?;
         for device in &mut devices {
             device.start_tracking()?;
         }
@@ -135,6 +143,7 @@ impl<H: Host> Outgoing<H> {
             began: host.now_ns(),
             host,
             settings,
+            selection,
             status,
             devices,
             last_read: 0,
@@ -213,7 +222,7 @@ impl<H: Host> Outgoing<H> {
         for device in self.host.devices() {
             match missing.iter().position(|ours| ours.device().is_same(&device)) {
                 Some(index) => drop(missing.swap_remove(index)),
-                None => check_left_out(device)?,
+                None => check_left_out(device, &self.selection)?,
             }
         }
         missing.first().map_or(Ok(()), |device| Err(Error::WentAway(device.name().clone())))
