@@ -10,6 +10,7 @@
 mod bandwidth;
 pub mod bulk;
 mod device;
+mod device_list;
 pub mod search;
 mod writer;
 
@@ -29,7 +30,8 @@ use crate::status::{Phase, Status};
 use crate::wire::Record;
 
 use bandwidth::{BandwidthEstimate, Convergence, STEP_WAIT_NS, Wait};
-use device::{ChunkToRead, SourceDevice, check_left_out};
+use device::{ChunkToRead, SourceDevice};
+use device_list::{check_same_devices, take_devices};
 use writer::Writer;
 
 /// How often the last stage looks for what was written since it began, before it takes the guest for a running one.
@@ -109,31 +111,7 @@ impl<H: Host> Outgoing<H> {
     ) -> Result<Outgoing<H>, Error> {
         call.check_stream()?;
         host.forget_shortage();
-        let mut devices: Vec<SourceDevice<H::Device>> = Vec::new();
-        let mut there = Vec::new();
-        for device in host.devices() {
-            host.check_memory()?;
-            let name = device.name();
-            there.try_reserve(1)?;
-            there.push(name.clone());
-            let Some(device) = SourceDevice::new(device, name, &settings, &selection)? else {
-                continue;
-            };
-            if devices.iter().any(|other| other.name() == device.name()) {
-                return Err(Error::DuplicateName(device.name().clone()));
-            }
-            call.print(&if settings.shared_base {
-                format!("Start migration for {} with shared base image\n", device.name())
-            } else {
-                format!("Start full migration for {}\n", device.name())
-            });
-            devices.try_reserve(1)?;
-            devices.push(device);
-        }
-        selection.check_all_there(&there)?;
-        for device in &mut devices {
-            device.start_tracking()?;
-        }
+        let devices = take_devices(&*host, &settings, &selection, call)?;
         status.start(devices.iter().map(SourceDevice::total_bytes).sum());
         let mut migration = Outgoing {
             stream: call.stream.identity(),
@@ -218,14 +196,7 @@ impl<H: Host> Outgoing<H> {
     /// Fails if the devices that migrate are not those of setup any more.
     fn check_devices(&self) -> Result<(), Error> {
         self.check_step()?;
-        let mut missing: Vec<&SourceDevice<H::Device>> = self.devices.iter().collect();
-        for device in self.host.devices() {
-            match missing.iter().position(|ours| ours.device().is_same(&device)) {
-                Some(index) => drop(missing.swap_remove(index)),
-                None => check_left_out(device, &self.selection)?,
-            }
-        }
-        missing.first().map_or(Ok(()), |device| Err(Error::WentAway(device.name().clone())))
+        check_same_devices(&*self.host, &self.devices, &self.selection)
     }
 
     /// Sends until the stream, the section or the time is full, or nothing is left; how many chunks that were,
