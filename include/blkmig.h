@@ -553,11 +553,11 @@ void blk_mig_set_params(int blk_enable, int shared_base, void *opaque);
 /**
  * The original's callback: a migration in stages, each of which writes one section.
  *
- * Stage 1 sets the migration up. Stage 2 sends what the rate limit allows and is repeated until it returns
- * 1. Stage 3 sends all the rest, with the guest stopped, and ends the migration. A stage below 0 cancels;
- * it is harmless when nothing runs. Stage 1 first cleans up what an earlier migration has left: hosts of
- * the original's time prevent a second migration themselves, and not all of them cancel one whose stream
- * has failed. `mon` may be NULL. `opaque` is not used.
+ * Stage 1 sets the migration up. Stage 2 sends what the rate limit allows, and is repeated until it returns 1.
+ * Stage 3 sends all the rest, with the guest stopped, and ends the migration. A stage below 0 cancels; it is
+ * harmless when nothing runs. Stage 1 first cleans up what an earlier migration has left: hosts of the
+ * original's time prevent a second migration themselves, and not all of them cancel one whose stream has
+ * failed. `mon` may be NULL. `opaque` is not used.
  *
  * Returns 1 if the stage is done. For stage 2 this means that the rest can be sent within the host's
  * downtime limit, and that it takes no more than about 10 ms or has stopped shrinking. If no disks are
@@ -651,6 +651,18 @@ void blk_mig_save_cleanup(void *opaque);
  * `options` must have as many bytes as its `struct_size` says.
  */
 int blk_mig_set_options(const struct BlkMigOptions *options);
+
+/**
+ * Chooses the devices that the migrations to come include, by name: only these, if they can be migrated. The
+ * names are copied. If `names` is NULL or `count` is 0, every device is included again. Since 1.1.
+ *
+ * Returns 0; -EINVAL if one of the names is NULL; -EBUSY while a migration runs. After an error nothing has
+ * changed. A name that no device has is found out by the next setup, which fails with -ENODEV and the name
+ * in `blk_mig_last_error`. Why a device is not migrated is told to `BlkMigSystemOps.log`.
+ *
+ * `names` must have `count` pointers, and each that is not NULL must point to a string.
+ */
+int blk_mig_set_devices(const char *const *names, size_t count);
 
 /**
  * Fills in the numbers of the migration that runs, or else of the last one. Any thread.

@@ -81,7 +81,7 @@ impl Pool {
         Pool(Arc::new(Shared { bytes: bytes.max(1), limit: limit.max(1) as usize, state: Mutex::default(), status }))
     }
 
-    /// A buffer with arbitrary, but initialised, content.
+    /// A buffer with arbitrary, but initialized, content.
     ///
     /// # Errors
     /// If none can be had now.

@@ -112,6 +112,11 @@ fn links_and_paths_in_the_documentation_lead_somewhere() {
 }
 
 #[test]
+fn tests_that_the_documentation_runs_exist() {
+    assert_none(&links::dead_tests(&all()));
+}
+
+#[test]
 fn nothing_refers_to_what_is_outside_the_repository() {
     assert_none(&links::outside(&all()));
 }
@@ -195,6 +200,11 @@ mod self_test {
         one(&links::dead(&page("[x](c.md)")), "docs/a.md:1: c.md");
         one(&links::dead(&page("[x](b.md#two)")), "docs/a.md:1: b.md#two");
         one(&links::dead(&page("\n`src/main.rs --help`")), "docs/a.md:2: src/main.rs");
+        let test = file("tests/z.rs", "fn one_and_two() {}\n");
+        let files = |command: &str| [file("a.md", command), file("tests/z.rs", &test.text)];
+        assert_eq!(links::dead_tests(&files("`cargo test --test z one_and -- x` or `--test NAME`")), [] as [String; 0]);
+        one(&links::dead_tests(&files("run --test q")), "a.md:1: there is no tests/q.rs");
+        one(&links::dead_tests(&files("run --test z three")), "a.md:1: there is no test three");
         for text in [["../", "shared/x"].concat(), ["see row", "_05"].concat(), ["as issue", " 7 says"].concat()] {
             one(&links::outside(&page(&text)), "docs/a.md:1: ");
         }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""The lists of the ABI, from the oldest on, each have what the one before has, a struct's fields first and in the same order;
-and the last one has all that blkmig.h declares.
+"""The lists of the ABI, from the oldest on, each have what the one before has, a struct's fields first and in the
+same order; and the last one has all that blkmig.h declares.
 
 usage: lists_are_complete.py HEADER LIST..."""
 import pathlib

@@ -44,10 +44,12 @@ def images(folder, side, content):
 
 
 def by_socket(source, destination, folder):
-    """Nothing, or what went wrong. At 10 MB/s no more than a chunk is on its way, which is as much as the original can take."""
+    """Nothing, or what went wrong. At 10 MB/s no more than a chunk is on its way, which is as much as the original
+    can take."""
     address = f"unix:{folder}/socket"
     common = ["--style", "stages", "--no-zero-blocks"]
-    listener = subprocess.Popen([destination, "--listen", address, "--accept-tail-garbage", *common, *images(folder, "to", False)],
+    listener = subprocess.Popen([destination, "--listen", address, "--accept-tail-garbage", *common,
+                                 *images(folder, "to", False)],
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         assert listener.stdout.readline().startswith("listening")

@@ -4,15 +4,15 @@
 
 usage: report.py OURS ORIGINAL NAME...
 
-OURS is the folder of our programs; ORIGINAL that of the same ones linked with the original: named original-NAME, and, where
-that is what it takes to see the defect, sanitized-NAME (with AddressSanitizer) instead."""
+OURS is the folder of our programs; ORIGINAL that of the same ones linked with the original: named original-NAME, and,
+where that is what it takes to see the defect, sanitized-NAME (with AddressSanitizer) instead."""
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 
-TIMEOUT = 5
+TIMEOUT = 15                                  # seconds: the slowest one takes 6 on a busy machine
 
 
 def outcome(program):

@@ -206,7 +206,7 @@ static int broken(enum place place, int cancel)
 }
 
 /* Stages that are called on the stream in use give it the error, so it is not completed. */
-static void spoilt(enum place place)
+static void spoiled(enum place place)
 {
     arm(place);
     by_stages_on_its_stream = 1;
@@ -251,9 +251,9 @@ int main(void)
     for (enum place place = SAVE_PLACES; place < PLACES; place++) {
         check(load(place, 1) + load(place, 0) > 0);
     }
-    spoilt(PRINTF);
-    spoilt(AIO_READ);
-    spoilt(PUT_BUFFER);
+    spoiled(PRINTF);
+    spoiled(AIO_READ);
+    spoiled(PUT_BUFFER);
     check(migration(PLACES, 1) == 0);
     host_file_free(other);
     host_end();

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""A library exports the functions of blkmig.h and nothing else. A shared one has the soname libblkmig.so.1; the one that meson
-makes also gives each function the version that its comment says it is there since.
+"""A library exports the functions of blkmig.h and nothing else. A shared one has the soname libblkmig.so.1. If it was
+made by meson, each function has the version from which on, by its comment, it exists.
 
 usage: exported_symbols.py HEADER LIBRARY
-       exports.py HEADER --cargo COMMAND...   the library that `cargo build` alone leaves"""
+       exported_symbols.py HEADER --cargo COMMAND...   checks the library that this cargo command builds"""
 import json
 import re
 import subprocess
@@ -16,12 +16,13 @@ def output(*command):
 
 
 def exports(library):
-    """Each name with its version; "" for none."""
+    """Each name with its version, or ""."""
     if library.endswith(".a"):
         lines = [line.split() for line in output("nm", "-g", "--defined-only", library).splitlines()]
         return {line[2]: "" for line in lines if len(line) == 3}
     symbols = [line.split() for line in output("readelf", "--wide", "--dyn-syms", library).splitlines()]
-    names = [line[7] for line in symbols if len(line) == 8 and line[4] in ("GLOBAL", "WEAK") and line[6] not in ("UND", "ABS")]
+    names = [line[7] for line in symbols if len(line) == 8 and line[4] in ("GLOBAL", "WEAK")
+             and line[6] not in ("UND", "ABS")]
     return dict(name.split("@@") if "@@" in name else (name, "") for name in names)
 
 
@@ -45,7 +46,7 @@ def check(library, declared, versioned):
 
 
 def built_by(command):
-    """Where cargo says that it has put the shared library."""
+    """The path of the shared library, as cargo prints it."""
     for line in output(*command, "--message-format=json").splitlines():
         message = json.loads(line)
         for name in message.get("filenames", []):

@@ -274,7 +274,8 @@ int host_logged(const char *text)
 }
 
 static int register_savevm_live(void *dev, const char *idstr, int instance_id, int version_id,
-                                BlkMigSetParams *set_params, BlkMigSaveLive *save_live, void *save_state, BlkMigLoad *load, void *opaque)
+                                BlkMigSetParams *set_params, BlkMigSaveLive *save_live, void *save_state,
+                                BlkMigLoad *load, void *opaque)
 {
     check(!dev && !save_state && !strcmp(idstr, "block") && instance_id == 0 && version_id == 1);
     host.registered++;

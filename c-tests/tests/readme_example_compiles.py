@@ -28,7 +28,7 @@ def main():
     if not snippets and "examples/host.c" not in pathlib.Path(project, "README.md").read_text(encoding="utf-8"):
         sys.exit("README.md has neither a C snippet nor a pointer to examples/host.c")
     language = "c++" if "++" in standard else "c"
-    # A snippet leaves functions out, which in C++ are missing initializers.
+    # A snippet leaves out functions, which C++ reports as missing initializers.
     options = ["-std=" + standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wno-missing-field-initializers"]
     for snippet in snippets:
         text = PRELUDE + "".join(declarations(snippet)) + "#line 1 \"the snippet in README.md\"\n" + snippet

@@ -77,7 +77,7 @@ class Case(unittest.TestCase):
             self.assertIn("migration completed", process.out)
 
     def assert_failed(self, process, *words, status=1, guest=False):
-        """One line that says all the words, and no success; on a source, the guest keeps running."""
+        """One line with all the words, and no success; on a source, the guest keeps running."""
         self.end(process)
         self.assertEqual(process.returncode, status, process.out + process.err)
         self.assertRegex(process.err, r"\Ablkmig-hv: [^\n]+\n\Z")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""blkmig-hv --dump-stream: what it shows of each kind of stream, and where it says that one is broken."""
+"""blkmig-hv --dump-stream: what it prints of each kind of stream, and of streams that are not valid."""
 import json
 import random
 import re
@@ -70,9 +70,9 @@ QEMU = QEMU_HEAD + QEMU_SECTIONS + b"\x04 and whatever the devices say"
 
 class Dump(Case):
     def dump(self, stream, *options):
-        """What it says of these bytes, which come by a pipe; and its exit status."""
-        done = subprocess.run([HYPERVISOR, "--dump-stream", "-", *options], input=stream, capture_output=True, timeout=LIMIT,
-                              check=False)
+        """Runs it on these bytes, which come from a pipe."""
+        done = subprocess.run([HYPERVISOR, "--dump-stream", "-", *options], input=stream, capture_output=True,
+                              timeout=LIMIT, check=False)
         self.assertIn(done.returncode, (0, 1), done.stderr)
         return done
 
@@ -148,7 +148,7 @@ class Formats(Dump):
 """)
 
     def test_sections_of_qemu_without_its_header(self):
-        """As somebody may have cut them out; the page size is then that of most machines."""
+        """Someone may have cut them out. The page size is then that of most machines."""
         done = self.dump(QEMU_SECTIONS)
         self.assertEqual((done.returncode, done.stderr), (0, b""))
         self.assertIn(b"zero_blocks 1  percent 100  complete yes", done.stdout)
@@ -162,7 +162,8 @@ class Formats(Dump):
         for stream in RAW, FRAMES, QEMU:
             lines = [line.split() for line in self.dump(stream).stdout.decode().splitlines()]
             objects = self.objects(stream)
-            self.assertEqual([line[1] if line[0].isdigit() else line[0] for line in lines], [o["event"] for o in objects])
+            self.assertEqual([line[1] if line[0].isdigit() else line[0] for line in lines],
+                             [o["event"] for o in objects])
             self.assertEqual([int(line[0]) for line in lines if line[0].isdigit()],
                              [o["offset"] for o in objects if "offset" in o])
         self.assertEqual(self.objects(RAW)[0],
@@ -209,7 +210,7 @@ class Formats(Dump):
 
 class Errors(Dump):
     def assert_each_cut(self, stream, whole):
-        """Each truncation is an error at its end, but for those to `whole` bytes."""
+        """Each truncation is an error at its end, except those to `whole` bytes."""
         for size in range(1, len(stream)):
             with self.subTest(size=size):
                 if size in whole:
@@ -292,7 +293,7 @@ class Hostile(Dump):
         self.assertEqual(bytes_again, names)
 
     def test_memory(self):
-        """More of everything than would fit into the memory that it gets."""
+        """More of everything than would fit into the memory that the process may use."""
         devices = 100000
         stream = b"".join(zero(b"%0255d" % i, 0) for i in range(devices)) + block(b"x", 0) * 20 + word(0, END)
         limit = 32 * MIB

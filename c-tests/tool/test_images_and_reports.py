@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""blkmig-hv as a tool for images of one's own: the files that it creates and refuses, what it reports, and its manual page."""
+"""blkmig-hv as a tool for images: the files that it creates and refuses, what it reports, and its manual page."""
 import fcntl
 import itertools
 import json
@@ -24,8 +24,8 @@ MANUAL = pathlib.Path(__file__).resolve().parents[2] / "hosts/reference/blkmig-h
 PART = ".blkmig-part"
 
 
-class Created(Case):
-    """A destination's file that was not there before."""
+class CreatedFiles(Case):
+    """Files that the destination creates."""
 
     def setUp(self):
         super().setUp()
@@ -37,7 +37,7 @@ class Created(Case):
     def assert_nothing_left(self):
         self.assertEqual(list(self.folder.glob("destination*")), [])
 
-    def test_it_is_like_the_sources(self):
+    def test_same_content_as_the_source(self):
         for style, size in itertools.product(STYLES, (0, 1, MIB, 5 * MIB + 1234)):
             ours, theirs = self.disk(size)
             destination, _ = self.listen("--style", style, theirs)
@@ -46,7 +46,7 @@ class Created(Case):
             self.assertFalse(self.made.with_name(self.made.name + PART).exists())
             self.made.unlink()
 
-    def test_it_is_as_sparse(self):
+    def test_as_sparse_as_the_source(self):
         ours, theirs = self.disk(0)
         os.truncate(self.folder / "source-hd0", 1 << 40)
         destination, _ = self.listen(theirs)
@@ -60,7 +60,7 @@ class Created(Case):
         self.assert_completed(self.connect("--shared-base", f"--disk=hd0={ours},base={base}"), destination)
         self.assertEqual((self.made.stat().st_size, self.made.stat().st_blocks), (3 * MIB, 0))
 
-    def test_beside_one_that_is_there(self):
+    def test_one_file_exists_already(self):
         there = self.pair(MIB, "there")
         ours, theirs = self.disk(2 * MIB)
         destination, _ = self.listen(there[1], theirs)
@@ -69,7 +69,7 @@ class Created(Case):
         self.assert_same()
 
     def slow(self, style):
-        """Both processes in the midst of a migration."""
+        """Both processes during a migration."""
         ours, theirs = self.disk(32 * MIB)
         destination, _ = self.listen("--style", style, theirs)
         source = self.connect("--style", style, "--bandwidth", "8M", "--max-downtime", "0", ours)
@@ -79,7 +79,7 @@ class Created(Case):
         self.assertFalse(self.made.exists())
         return source, destination, part
 
-    def test_it_is_gone_after_a_failure(self):
+    def test_removed_after_a_failure(self):
         for style, number in itertools.product(STYLES, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
             source, destination, _ = self.slow(style)
             destination.send_signal(number)
@@ -92,7 +92,7 @@ class Created(Case):
             self.assert_failed(destination, "source closed the connection")
             self.assert_nothing_left()
 
-    def test_it_is_gone_when_nobody_came(self):
+    def test_removed_when_no_source_connected(self):
         destination, _ = self.listen("--wait", "0", self.disk(MIB)[1])
         self.assert_failed(destination, "no source connected")
         self.assert_nothing_left()
@@ -109,8 +109,8 @@ class Created(Case):
         self.assert_same()
         self.assertFalse(part.exists())
 
-    def test_it_is_gone_when_the_last_word_does_not_come(self):
-        """Without the source's word the disk still is the source's, however complete the copy."""
+    def test_removed_when_the_source_does_not_confirm(self):
+        """Until the source has confirmed, the disk belongs to the source, even if the copy is complete."""
         hello = struct.pack(">QBBBB", 0x424c4b4d49474856, 1, 0, 1, 3) + b"hd0" + struct.pack(">QB", 0, 0)
         last = b"L" + struct.pack(">QQ", 100 << 9 | 4, 2) + b"E"
         for word in b"", b"G":
@@ -125,7 +125,7 @@ class Created(Case):
             self.assertEqual(destination.returncode, 0 if word else 1, destination.err)
             self.assertEqual(self.made.exists(), bool(word))
 
-    def test_a_file_that_came_meanwhile_is_not_overwritten(self):
+    def test_a_file_of_the_same_name_is_not_overwritten(self):
         source, destination, _ = self.slow("threaded")
         self.made.write_bytes(b"somebody else's")
         self.assert_failed(destination, "destination-hd0", "File exists")
@@ -133,7 +133,7 @@ class Created(Case):
         self.assertEqual(self.made.read_bytes(), b"somebody else's")
         self.assertEqual(list(self.folder.glob("destination*")), [self.made])
 
-    def test_where_it_cannot_be(self):
+    def test_places_where_no_file_can_be_created(self):
         theirs = self.disk(MIB)[1]
         self.assert_failed(self.start("--listen", self.address, f"--disk=hd0={self.folder}/none/file"),
                            "cannot create", "No such file")
@@ -194,13 +194,15 @@ class Images(Case):
     def test_commas_in_names(self):
         ours, theirs = self.image("a,readonly", MIB), self.image("b,,c,", MIB, data=False)
         base = self.image("base,readonly", MIB)
-        disks = [f"--disk=hd0={str(path).replace(',', ',,')},base={str(base).replace(',', ',,')}" for path in (ours, theirs)]
+        disks = [f"--disk=hd0={str(path).replace(',', ',,')},base={str(base).replace(',', ',,')}"
+                 for path in (ours, theirs)]
         destination, _ = self.listen(disks[1])
         self.assert_completed(self.connect(disks[0]), destination)
         self.assertEqual(ours.read_bytes(), theirs.read_bytes())
 
     def test_zero_blocks_are_the_default_but_not_of_raw(self):
-        for option, few in ((), True), (("--no-zero-blocks",), False), (("--raw",), False), (("--raw", "--zero-blocks"), True):
+        for option, few in (([], True), (["--no-zero-blocks"], False), (["--raw"], False),
+                            (["--raw", "--zero-blocks"], True)):
             image = self.image("source", 4 * MIB, data=False)
             raw = [word for word in option if word == "--raw"]
             destination, _ = self.listen("--disk=hd0=" + str(self.image("destination", 4 * MIB)), *raw)
@@ -241,16 +243,18 @@ class Reports(Case):
     def test_json_of_a_failure(self):
         source = self.connect("--json", self.pair(MIB)[0])
         event, = self.objects(source)
-        self.assertEqual((event["event"], event["side"], event["status"], source.returncode), ("failed", "source", 1, 1))
+        self.assertEqual((event["event"], event["side"], event["status"], source.returncode),
+                         ("failed", "source", 1, 1))
         self.assertEqual(source.err, f"blkmig-hv: {event['error']}\n")
 
     def test_json_of_odd_names(self):
         """File names are bytes, JSON is UTF-8."""
         path = os.fsencode(self.folder) + b'/"\\\x01\x7f\xc3\xa9\xf0\x9f\x92\xbe|\xff|\xed\xa0\x80|\xc0\xaf|\xe2\x82'
-        done = subprocess.run([HYPERVISOR, "--json", "--connect", self.address, b"--disk=a=" + path], capture_output=True,
-                              check=False)
+        done = subprocess.run([HYPERVISOR, "--json", "--connect", self.address, b"--disk=a=" + path],
+                              capture_output=True, check=False)
         odd = '"\\\x01\x7f\u00e9\U0001f4be|\ufffd|\ufffd\ufffd\ufffd|\ufffd\ufffd|\ufffd\ufffd'
-        self.assertEqual(json.loads(done.stdout)["error"], f"cannot open {self.folder}/{odd}: No such file or directory")
+        self.assertEqual(json.loads(done.stdout)["error"],
+                         f"cannot open {self.folder}/{odd}: No such file or directory")
 
     def test_quiet(self):
         for style in STYLES:
@@ -258,7 +262,8 @@ class Reports(Case):
             processes = [self.start("--quiet", "--style", style, "--listen", self.address, theirs)]
             while not os.path.exists(self.address[len("unix:"):]):
                 time.sleep(0.05)
-            processes.append(self.connect("--quiet", "--style", style, "--bandwidth", "4M", "--max-downtime", "0", ours))
+            processes.append(self.connect("--quiet", "--style", style, "--bandwidth", "4M", "--max-downtime", "0",
+                                          ours))
             for process in processes:
                 self.end(process)
                 self.assertEqual((process.returncode, process.out, process.err), (0, "", ""))
@@ -268,7 +273,7 @@ class Reports(Case):
         self.assertRegex(failed.err, r"\Ablkmig-hv: cannot connect [^\n]+\n\Z")
 
     def screen(self, *args, columns=0, env=None):
-        """All that a terminal of that width was sent."""
+        """The whole output to a terminal of that width."""
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         process = subprocess.Popen([HYPERVISOR, *args], stdout=slave, env={**os.environ, **(env or {})})
@@ -285,11 +290,12 @@ class Reports(Case):
         return shown.decode()
 
     def test_the_line_fits_the_terminal(self):
-        for columns, env, width in (20, None, 20), (40, None, 40), (60, None, 60), (0, {"COLUMNS": "45"}, 45), (200, None, 80):
+        for columns, env, width in ((20, None, 20), (40, None, 40), (60, None, 60), (0, {"COLUMNS": "45"}, 45),
+                                    (200, None, 80)):
             ours, theirs = self.pair(8 * MIB)
             destination, _ = self.listen(theirs)
-            shown = self.screen("--connect", self.address, "--bandwidth", "6M", "--max-downtime", "0", ours, columns=columns,
-                                env=env)
+            shown = self.screen("--connect", self.address, "--bandwidth", "6M", "--max-downtime", "0", ours,
+                                columns=columns, env=env)
             self.assert_completed(destination)
             lines = re.findall(r"\r\x1b\[K([^\r\n]*\d+ %[^\r\n]*)", shown)
             self.assertGreater(len(lines), 2)
@@ -315,11 +321,12 @@ class Reports(Case):
                 return event
         return None
 
-    def test_a_guest_that_outruns_the_link(self):
+    def test_a_guest_that_writes_faster_than_the_link(self):
         for style in STYLES:
             ours, theirs = self.pair(24 * MIB)
             destination, _ = self.listen(theirs)
-            source = self.connect("--json", "--style", style, "--bandwidth", "8M", "--max-downtime", "1", "--guest-writes", "50",
+            source = self.connect("--json", "--style", style, "--bandwidth", "8M", "--max-downtime", "1",
+                                  "--guest-writes", "50",
                                   ours)
             event = self.progress(source.stdout, "not converging")
             self.assertIsNotNone(event)
@@ -337,8 +344,8 @@ class Reports(Case):
         self.assertEqual(sum(line.startswith("not converging: the guest writes as fast") for line in said), 1, said)
         source.kill()
 
-    def test_a_link_that_breaks_before_the_last_word(self):
-        """The source says that it is complete, and the destination does not hear it: nothing may be deleted."""
+    def test_a_link_that_breaks_before_the_confirmation(self):
+        """The source says that it is complete, but that is lost on the way: nothing may be deleted."""
         path, made = self.image("source-hd0", 2 * MIB), self.folder / "destination-hd0"
         destination, _ = self.listen(f"--disk=hd0={made}")
         front = f"{self.folder}/front"
@@ -373,7 +380,7 @@ class Reports(Case):
         except OSError:
             pass
 
-    def test_a_link_that_stands_still(self):
+    def test_a_link_that_stops(self):
         ours, theirs = self.pair(24 * MIB)
         destination, _ = self.listen(theirs)
         source = self.connect("--json", "--bandwidth", "4M", "--max-downtime", "0", ours)
@@ -386,7 +393,7 @@ class Reports(Case):
 
 
 class Manual(Case):
-    def test_it_has_the_options_of_help_and_no_others(self):
+    def test_manual_has_the_options_of_help(self):
         said = self.end(self.start("--help")).out
         helped = re.findall(r"^  (-\w), (--[\w-]+)( [A-Z]\S*)?", said, re.MULTILINE)
         described = re.findall(r"^\.It Fl (\w) ?, Fl -([\w-]+)( Ar \S+)?", MANUAL.read_text(), re.MULTILINE)
@@ -394,14 +401,14 @@ class Manual(Case):
                          [("-" + short, "--" + long, bool(value)) for short, long, value in described])
         self.assertGreater(len(helped), 15)
 
-    def test_every_option_of_help_is_taken(self):
+    def test_every_option_of_help_is_accepted(self):
         said = self.end(self.start("--help")).out
         for short, long, value in re.findall(r"^  (-\w), (--[\w-]+)( [A-Z]\S*)?", said, re.MULTILINE):
             for option in short, long:
                 process = self.end(self.start(option, *(["1"] if value else [])))
                 self.assertNotIn("unknown option", process.err)
 
-    def test_it_is_well_formed(self):
+    def test_manual_is_well_formed(self):
         checks = (["mandoc", "-T", "lint", "-W", "warning"], ["groff", "-mdoc", "-ww", "-z"])
         present = [check for check in checks if shutil.which(check[0])]
         if not present:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""blkmig-hv as its user meets it: whole migrations between two processes, and one clear line for whatever goes wrong."""
+"""blkmig-hv as its user sees it: whole migrations between two processes, and one clear line for each error."""
 import contextlib
 import os
 import pathlib
@@ -47,8 +47,8 @@ class Migrations(Case):
             self.assert_completed(self.connect(disk[0], address=address), destination)
             self.assert_same()
 
-    def test_hand_over_in_no_time(self):
-        """Where nothing has to reach a disk, the destination's word comes at once."""
+    def test_destination_that_confirms_at_once(self):
+        """If nothing has to be written to a disk, the destination confirms at once."""
         if os.access("/dev/shm", os.W_OK):
             shutil.rmtree(self.folder)
             self.folder = pathlib.Path(tempfile.mkdtemp(prefix="blkmig-", dir="/dev/shm"))
@@ -66,7 +66,7 @@ class Migrations(Case):
         for image in self.folder.glob("source-*"):
             self.assert_same(image.name[len("source-"):])
 
-    def test_what_the_destination_held_is_overwritten(self):
+    def test_old_data_of_the_destination_is_overwritten(self):
         for zero in (["--no-zero-blocks"], ["--zero-blocks"]):
             disk = self.pair(6 * MIB)
             with open(self.folder / "source-hd0", "r+b") as file:
@@ -91,7 +91,7 @@ class Migrations(Case):
             self.assertLess((self.folder / "destination-hd0").stat().st_blocks * 512, 2 * MIB)
             self.assertLess(float(re.search(r"on the wire +([\d.]+) MiB", source.out)[1]), 2)
 
-    def test_read_only_disk_stays_behind(self):
+    def test_read_only_disk_is_not_migrated(self):
         disk = self.pair(2 * MIB)
         cd = self.image("cd", MIB)
         destination, _ = self.listen(disk[1])
@@ -107,7 +107,7 @@ class Migrations(Case):
             self.assert_completed(destination)
             self.assert_same()
 
-    def test_bandwidth_is_kept(self):
+    def test_bandwidth_limit(self):
         for style in STYLES:
             disk = self.pair(12 * MIB)
             destination, _ = self.listen(disk[1])
@@ -160,7 +160,7 @@ class SharedBase(Case):
         return path
 
     def contents(self, path, base):
-        """What the guest sees: the overlay's data, elsewhere the base."""
+        """What the guest sees: the data of the overlay, and where it has none, that of the base."""
         seen = bytearray(base.read_bytes().ljust(self.SIZE, b"\0")[:self.SIZE])
         with open(path, "rb", buffering=0) as file:
             at = 0
@@ -173,7 +173,7 @@ class SharedBase(Case):
                 seen[start:at] = os.pread(file.fileno(), at - start, start)
         return bytes(seen)
 
-    def test_only_what_lies_on_top_is_sent(self):
+    def test_only_the_overlay_is_sent(self):
         for style in STYLES:
             base = self.image("base", 6 * MIB)
             ours = self.overlay("ours", [(2 * MIB + 8192, 65536), (7 * MIB, 4096)])
@@ -195,7 +195,7 @@ class SharedBase(Case):
                 self.assert_completed(source, destination)
                 self.assertTrue(self.contents(ours, base) == self.contents(theirs, base))
 
-    def test_base_on_one_side_alone(self):
+    def test_base_on_one_side_only(self):
         base, ours, theirs = self.image("base", self.SIZE), self.overlay("ours"), self.overlay("theirs")
         destination, _ = self.listen(f"--disk=hd0={theirs}")
         source = self.connect("--shared-base", f"--disk=hd0={ours},base={base}")
@@ -231,7 +231,7 @@ class CommandLine(Case):
         for field in (",readonl", ",", ",base=", ",base=a,base=b", ",format=qcow2"):
             self.refuse(*to, disk + field, words=[f"'{field.split(',')[-1]}'", "written twice"])
 
-    def test_images_that_are_none(self):
+    def test_files_that_are_no_images(self):
         for side in ("--listen", "--connect"):
             self.refuse(side, self.address, f"--disk=hd0={self.folder}", words=[str(self.folder)])
             self.refuse(side, self.address, "--disk=hd0=/dev/null", words=["/dev/null"])
@@ -250,7 +250,7 @@ class CommandLine(Case):
             first.kill()
             first.wait()
 
-    def test_socket_left_behind_is_no_obstacle(self):
+    def test_socket_left_behind_is_replaced(self):
         disk, other = self.pair(MIB)
         first, _ = self.listen(other)
         first.kill()
@@ -258,17 +258,18 @@ class CommandLine(Case):
         destination, _ = self.listen(other)
         self.assert_completed(self.connect(disk), destination)
 
-    def test_addresses_that_lead_nowhere(self):
+    def test_addresses_where_nobody_listens(self):
         disk = self.pair(MIB)[0]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        for address in (self.address, f"127.0.0.1:{port}", "no-port", "127.0.0.1:", "127.0.0.1:65536", "host.invalid:1"):
+        for address in (self.address, f"127.0.0.1:{port}", "no-port", "127.0.0.1:", "127.0.0.1:65536",
+                        "host.invalid:1"):
             self.assert_failed(self.connect(disk, address=address), address, guest=True)
         for address in ("127.0.0.1:65536", "203.0.113.1:0", "unix:/none/socket", f"unix:{self.folder}/source-hd0"):
             self.assert_failed(self.start("--listen", address, disk), address)
 
-    def test_nobody_comes(self):
+    def test_no_source_connects(self):
         destination, _ = self.listen("--wait", "1", self.pair(MIB)[1])
         self.assert_failed(destination, "no source connected")
 
@@ -285,7 +286,7 @@ class Mismatches(Case):
         os.truncate(self.folder / "destination-hd0", 2 * MIB - 1)
         self.refuse(disk[:1], disk[1:], "disk hd0", "2097152", "2097151")
 
-    def test_disk_on_one_side_alone(self):
+    def test_disk_on_one_side_only(self):
         one, two = self.pair(MIB, "one"), self.pair(MIB, "two")
         self.refuse([one[0], two[0]], [one[1]], "disk two is not on the destination")
         self.refuse([one[0]], [one[1], two[1]], "disk two does not come from the source")
@@ -295,7 +296,7 @@ class Mismatches(Case):
         self.refuse([one[0], two[0]], [one[1], two[1] + ",readonly"], "disk two is read-only on the destination")
         self.refuse([one[0], two[0] + ",readonly"], [one[1], two[1]], "disk two does not come from the source")
 
-    def test_nothing_was_touched(self):
+    def test_refused_migration_changes_nothing(self):
         one, two = self.pair(MIB, "one"), self.pair(MIB, "two")
         before = self.image("destination-one", MIB).read_bytes()
         self.refuse([one[0], two[0]], [one[1]], "two")
@@ -304,7 +305,7 @@ class Mismatches(Case):
 
 class Failures(Case):
     def slow_migration(self, style, *args):
-        """Both processes in the midst of a migration that would take long."""
+        """Both processes during a migration that would take long."""
         disk = self.pair(32 * MIB)
         destination, _ = self.listen("--style", style, *args, disk[1])
         source = self.connect("--style", style, "--bandwidth", "8M", "--max-downtime", "0",
@@ -327,7 +328,7 @@ class Failures(Case):
             source.kill()
             self.assert_failed(destination, "source closed the connection")
 
-    def test_interrupted_source_goes_on(self):
+    def test_guest_of_an_interrupted_source_keeps_running(self):
         for style in STYLES:
             for number in (signal.SIGINT, signal.SIGTERM):
                 source, destination = self.slow_migration(style)
@@ -348,7 +349,7 @@ class Failures(Case):
         destination.send_signal(signal.SIGINT)
         self.assert_failed(destination, "canceled", status=130)
 
-    def test_peer_stands_still(self):
+    def test_peer_that_stops(self):
         for style in STYLES:
             source, destination = self.slow_migration(style, "--timeout", "1")
             destination.send_signal(signal.SIGSTOP)
@@ -400,7 +401,7 @@ class Failures(Case):
             subprocess.run(["umount", small], check=True)
 
 
-class Strangers(Case):
+class OtherPrograms(Case):
     def client(self, address):
         stranger = socket.socket(socket.AF_UNIX)
         stranger.connect(address[len("unix:"):])
@@ -408,7 +409,7 @@ class Strangers(Case):
 
     @staticmethod
     def send_noise(stranger):
-        """More than anyone wants: whoever hangs up before the end has read enough of it."""
+        """More than the other side reads: it may close the connection before the end."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             stranger.sendall(random.randbytes(65536))
 
@@ -430,18 +431,18 @@ class Strangers(Case):
                 self.assert_failed(destination)
                 self.assertEqual((self.folder / "destination-hd0").read_bytes(), before)
 
-    def test_silence(self):
+    def test_peer_that_sends_nothing(self):
         destination, address = self.listen("--timeout", "1", self.pair(MIB)[1])
         with self.client(address):
             self.assert_failed(destination, "stopped sending")
 
-    def test_gone_at_once(self):
+    def test_connection_closed_at_once(self):
         destination, address = self.listen(self.pair(MIB)[1])
         self.client(address).close()
         self.assert_failed(destination, "source closed the connection")
 
     def server(self, answer):
-        """A listener that answers so to whoever comes, and the source that comes."""
+        """A listener that sends this answer to a source, and the source."""
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.address[len("unix:"):])
             listener.listen()

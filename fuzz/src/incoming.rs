@@ -131,7 +131,8 @@ impl Target {
         let mut bits = Bits(input.byte());
         let chunk = [1, 2, 4, 2][usize::from(bits.take(2))];
         let (max_buffers, max_writes) = (1 + u32::from(bits.take(2)), 1 + u32::from(bits.take(2)));
-        let (write_async, threaded) = [(true, false), (false, false), (true, true), (true, false)][usize::from(bits.take(2))];
+        let kinds = [(true, false), (false, false), (true, true), (true, false)];
+        let (write_async, threaded) = kinds[usize::from(bits.take(2))];
         let mut bits = Bits(input.byte());
         let zeroes = bits.take(2);
         let features = Features {
@@ -148,7 +149,8 @@ impl Target {
             ..Features::default()
         };
         let accept_tail_garbage = bits.flag();
-        let disks = (0..1 + input.byte() % 3).map(|index| disk(index, &mut Bits(input.byte()), features.chunk)).collect();
+        let count = 1 + input.byte() % 3;
+        let disks = (0..count).map(|index| disk(index, &mut Bits(input.byte()), features.chunk)).collect();
         let world = World::new(features, disks, input.bytes(4));
         world.max_requests.set(max_writes as usize);
         let instance = Rc::new(Instance::new(Geometry::new(chunk).expect("small chunks")));

@@ -2,10 +2,10 @@
 /* The table file: all that a hypervisor adds to its own tree to use libblkmig. */
 #include "blkmig_host.h"
 
-void hv_fill_tables(HvTables *t, bool threaded)
+static void fill_device_table(BlkMigBdrvOps *bdrv)
 {
-    t->bdrv = (BlkMigBdrvOps){
-        .struct_size = sizeof(t->bdrv),
+    *bdrv = (BlkMigBdrvOps){
+        .struct_size = sizeof(*bdrv),
         .iterate = hv_disk_iterate,
         .find = hv_disk_find,
         .get_device_name = hv_disk_name,
@@ -26,6 +26,11 @@ void hv_fill_tables(HvTables *t, bool threaded)
         .activate = hv_disk_activate,
         .flush = hv_disk_flush,
     };
+}
+
+void hv_fill_tables(HvTables *t, bool threaded)
+{
+    fill_device_table(&t->bdrv);
     t->dirty = (BlkMigDirtyOps){
         .struct_size = sizeof(t->dirty),
         .set_tracking = hv_disk_set_tracking,

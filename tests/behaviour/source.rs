@@ -347,8 +347,8 @@ fn a_chunk_written_during_each_of_its_reads_is_still_sent() {
     fixture.check_migrated();
 }
 
-/// A host that says once that a chunk is dirty, and then that none is: the bulk phase leaves the chunk to the dirty phase,
-/// which does not find it. Nothing may be called complete that was never sent.
+/// A host that says once that a chunk is dirty, and then that none is: the bulk phase leaves the chunk to the
+/// dirty phase, which does not find it. Nothing may be called complete that was never sent.
 #[test]
 fn a_chunk_that_neither_phase_has_sent_is_missed_at_the_end() {
     let mut fixture = Fixture::one(1, 3, QUICK);

@@ -51,7 +51,7 @@ fn indent(line: &str) -> usize {
 /// The index of the line that closes what this one opens: the first with its indentation that starts with a brace.
 fn block_end(lines: &[&str], start: usize) -> usize {
     let closes = |line: &&str| indent(line) == indent(lines[start]) && line.trim_start().starts_with('}');
-    start + 1 + lines[start + 1..].iter().position(|line| closes(line)).unwrap_or(lines.len() - start - 1)
+    start + 1 + lines[start + 1..].iter().position(closes).unwrap_or(lines.len() - start - 1)
 }
 
 fn rust_function<'a>(lines: &[&'a str], index: usize) -> Option<(&'a str, usize)> {

@@ -72,6 +72,35 @@ pub(crate) fn dead(files: &[File]) -> Vec<String> {
     found
 }
 
+/// Tests that the documentation has people run, by `--test PROGRAM` and perhaps a part of a test's name.
+pub(crate) fn dead_tests(files: &[File]) -> Vec<String> {
+    let is_program = |name: &str| {
+        let places = [format!("tests/{name}.rs"), format!("tests/{name}/main.rs")];
+        files.iter().any(|file| places.contains(&file.path))
+    };
+    let is_test = |name: &str| {
+        let function = |line: &str| line.trim_start().strip_prefix("fn ").is_some_and(|rest| rest.contains(name));
+        files.iter().any(|file| file.path.starts_with("tests/") && file.text.lines().any(function))
+    };
+    let mut found = Vec::new();
+    for page in files.iter().filter(|file| file.kind == Kind::Markdown) {
+        for (number, line) in page.lines() {
+            for (at, option) in line.match_indices("--test ") {
+                let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+                let command = line[at + option.len()..].split('`').next().unwrap_or_default();
+                let mut words = command.split_whitespace().take_while(|word| word.chars().all(is_name));
+                if let Some(program) = words.next().filter(|program| !is_program(program)) {
+                    found.push(page.at(number, &format!("there is no tests/{program}.rs")));
+                }
+                if let Some(test) = words.next().filter(|test| !is_test(test)) {
+                    found.push(page.at(number, &format!("there is no test {test}")));
+                }
+            }
+        }
+    }
+    found
+}
+
 fn leads_to(files: &[File], tree: &Tree, page: &File, folder: &str, link: &str) -> bool {
     let (path, anchor) = link.split_once('#').map_or((link, None), |(path, anchor)| (path, Some(anchor)));
     let Some(path) = (if path.is_empty() { Some(page.path.clone()) } else { join(folder, path) }) else { return false };

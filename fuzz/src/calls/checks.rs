@@ -30,9 +30,10 @@ impl Source {
             let differs = |length: i64, is: usize| length > 0 && length != is as i64;
             // One that can't start, but for a fault, is no migration that the destination is made for.
             self.lied = !self.can_start();
-            self.lied |= self.world.disks.borrow().iter().any(|disk| {
-                disk.says.is_some_and(|says| says.is_ok_and(|length| differs(length, disk.data.len())))
-            });
+            self.lied |=
+                self.world.disks.borrow().iter().any(|disk| {
+                    disk.says.is_some_and(|says| says.is_ok_and(|length| differs(length, disk.data.len())))
+                });
             self.peer = Peer::new(&self.world, self.peer_features, self.params.is_some_and(|(_, shared)| shared));
             self.world.hid_dirty.set(false);
             self.world.max_requests.set(self.options.max_reads as usize);

@@ -157,7 +157,12 @@ impl Source {
     }
 
     /// Calls the engine, with what its callbacks may find.
-    fn call<T>(&mut self, outer: Outer, stream: usize, call: impl FnOnce(&Instance<SmallHost>, &mut CallContext) -> T) -> T {
+    fn call<T>(
+        &mut self,
+        outer: Outer,
+        stream: usize,
+        call: impl FnOnce(&Instance<SmallHost>, &mut CallContext) -> T,
+    ) -> T {
         self.outer.set(outer);
         self.world.limit.set(self.world.callbacks.get() + 100_000);
         let monitor = SmallMonitor(Rc::clone(&self.world));
@@ -300,7 +305,8 @@ impl Source {
                 return;
             }
             _ => {
-                let options = Options { zero_blocks: how & 4 == 4, max_buffers: 1 + u32::from(how >> 3), ..self.options };
+                let max_buffers = 1 + u32::from(how >> 3);
+                let options = Options { zero_blocks: how & 4 == 4, max_buffers, ..self.options };
                 self.options = if busy { self.options } else { options };
                 self.instance.set_options(options)
             }
