@@ -23,8 +23,8 @@ use blkmig::geometry::Geometry;
 
 use host::{CallContext, Disk, Event, Features, Instance, NEVER, Options, OutStream, SECTOR, SmallHost, World};
 
-/// The dirty bit is set so many callbacks after the write at most.
-const MAX_DELAY: u64 = 8;
+/// The dirty bit is set so many callbacks after the write at most. Miri is a thousand times slower.
+const MAX_DELAY: u64 = if cfg!(miri) { 0 } else { 8 };
 
 /// What is in the chunks of the disks, one letter each: data, zeroes, or what the backing file holds.
 const DISKS: [&[&str]; 6] = [&["ddd"], &["zdzz"], &["zzz"], &["bdbd"], &["bb"], &["dz", "bd"]];
@@ -222,7 +222,7 @@ fn a_write_at_any_callback_reaches_the_destination() {
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "replay each with BLKMIG_GUEST_WRITE=…: {wrong:#?}");
     println!("{runs:?} migrations of {cases:?} cases in {:.1?}", began.elapsed());
-    assert!(runs.into_inner() > 100_000 / one_in, "there were too few callbacks to write in");
+    assert!(runs.into_inner() > cases.into_inner() * 50, "there were too few callbacks to write in");
 }
 
 /// What the test above is worth: a write that is never made dirty must be missed.
