@@ -4,6 +4,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,9 @@ HYPERVISOR = os.path.abspath(sys.argv.pop(1))
 MIB = 1 << 20
 LIMIT = 60                                     # seconds: nothing here may take longer
 STYLES = ("threaded", "stages")
+
+# Under nohup the signal is ignored, which children inherit.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Case(unittest.TestCase):
