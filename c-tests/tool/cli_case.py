@@ -44,8 +44,8 @@ class Case(unittest.TestCase):
 
     def pair(self, size, name="hd0"):
         """A disk option for each side."""
-        return (f"--disk={name}={self.image('source-' + name, size)}",
-                f"--disk={name}={self.image('destination-' + name, size, data=False)}")
+        ours, theirs = self.image("source-" + name, size), self.image("destination-" + name, size, data=False)
+        return tuple(f"--disk={name}={str(path).replace(',', ',,')}" for path in (ours, theirs))
 
     def assert_same(self, name="hd0"):
         one, other = self.folder / f"source-{name}", self.folder / f"destination-{name}"
