@@ -235,7 +235,7 @@ class CommandLine(Case):
         self.refuse(*to, disk, disk, words=["two disks are named hd0"])
         self.refuse(*to, f"--disk={'x' * 256}=f", words=["255"])
         self.refuse(*to, disk + ",readonly", words=["every disk is readonly"])
-        for chosen, words in ("hd0,hd1", "no disk is named 'hd1'"), ("", "no disk is named ''"), ("ro", "ro is readonly"):
+        for chosen, words in ("hd0,hd1", "named 'hd1'"), ("", "named ''"), ("ro", "ro is readonly"):
             self.refuse(*to, disk, "--disk=ro=f,readonly", "--devices", chosen, words=[words])
         self.refuse("--listen", self.address, disk, "--devices", "hd0", words=["for the source"])
         for bad in ("-1", "1X", "", "99999999G"):
