@@ -17,7 +17,7 @@ use blkmig::error::Errno;
 use blkmig::geometry::{Geometry, Sector, Sectors};
 use blkmig::host::{Device, Extent, Host, Stream};
 use blkmig::request::ReadRequest;
-use blkmig::settings::Settings;
+use blkmig::settings::{Selection, Settings};
 use blkmig::source::Outgoing;
 use blkmig::status::Status;
 use blkmig::wire::Record;
@@ -176,7 +176,8 @@ impl Stream for Sink {
 fn migration(disk: &Thin) -> Outgoing<Thin> {
     let settings = Settings { shared_base: true, ..Settings::default_for(Geometry::QEMU) };
     let mut call = CallContext { stream: &mut Sink, monitor: None };
-    let mut migration = Outgoing::start(Arc::new(disk.clone()), settings, Arc::new(Status::default()), &mut call)
+    let host = Arc::new(disk.clone());
+    let mut migration = Outgoing::start(host, settings, Selection::All, Arc::new(Status::default()), &mut call)
         .expect("nothing fails here");
     while !migration.iterate(&mut call).expect("nothing fails here").can_finish {}
     migration

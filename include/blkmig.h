@@ -653,6 +653,18 @@ void blk_mig_save_cleanup(void *opaque);
 int blk_mig_set_options(const struct BlkMigOptions *options);
 
 /**
+ * Chooses the devices that the migrations to come include, by name: only these, if they can be migrated. The
+ * names are copied. If `names` is NULL or `count` is 0, every device is included again. Since 1.1.
+ *
+ * Returns 0; -EINVAL if one of the names is NULL; -EBUSY while a migration runs. After an error nothing has
+ * changed. A name that no device has is found out by the next setup, which fails with -ENODEV and the name
+ * in `blk_mig_last_error`. Why a device is not migrated is told to `BlkMigSystemOps.log`.
+ *
+ * `names` must have `count` pointers, and each that is not NULL must point to a string.
+ */
+int blk_mig_set_devices(const char *const *names, size_t count);
+
+/**
  * Fills in the numbers of the migration that runs, or else of the last one. Any thread.
  *
  * Returns 0, or -EINVAL if `stats` is NULL or its `struct_size` is less than the size of a `size_t`. It

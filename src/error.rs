@@ -24,6 +24,8 @@ impl Errno {
     pub const READ_ONLY: Errno = Errno(libc::EROFS);
     /// ENOTSUP
     pub const NOT_SUPPORTED: Errno = Errno(libc::ENOTSUP);
+    /// ENODEV
+    pub const NO_DEVICE: Errno = Errno(libc::ENODEV);
     /// ENOMEDIUM
     pub const NO_MEDIUM: Errno = Errno(libc::ENOMEDIUM);
 
@@ -102,6 +104,8 @@ pub enum Error {
     TooLong { device: DeviceName, length: i64 },
     #[error("the name of device {device} has {length} bytes; the stream carries 1 to 255")]
     NameLength { device: DeviceName, length: usize },
+    #[error("no device is named {0}, which was chosen to be migrated")]
+    NotThere(DeviceName),
     #[error("two devices are named {0}: the destination could not tell them apart")]
     DuplicateName(DeviceName),
     #[error("not enough memory for {0}")]
@@ -179,6 +183,7 @@ impl Error {
             Error::Busy | Error::StillWritten(_) => Errno::BUSY,
             Error::NoMemory(_) | Error::RanShort => Errno::NO_MEMORY,
             Error::ReadOnly(_) => Errno::READ_ONLY,
+            Error::NotThere(_) => Errno::NO_DEVICE,
             Error::Panic(_) | Error::Lost(_) | Error::Unfinished(_) | Error::DirtyTracking { .. } | Error::Short(_) => {
                 Errno::IO
             }

@@ -18,7 +18,7 @@ use crate::destination::Incoming;
 use crate::error::Error;
 use crate::geometry::Geometry;
 use crate::host::{Host, Monitor, Stream};
-use crate::settings::{Options, Settings};
+use crate::settings::{Options, Selection, Settings};
 use crate::source::{Outgoing, Step};
 use crate::status::Status;
 use crate::wire::{Record, SECTION_VERSION};
@@ -44,6 +44,7 @@ pub struct Instance<H: Host> {
     geometry: Geometry,
     host: Mutex<Option<Arc<H>>>,
     settings: Mutex<Settings>,
+    selection: Mutex<Selection>,
     params: Mutex<Option<Params>>,
     outgoing: Mutex<Slot<H>>,
     /// The stream of the last stage 1.
@@ -84,6 +85,7 @@ impl<H: Host> Instance<H> {
             geometry,
             host: Mutex::new(None),
             settings: Mutex::new(Settings::default_for(geometry)),
+            selection: Mutex::default(),
             params: Mutex::new(None),
             outgoing: Mutex::new(Slot::Idle),
             staged: Mutex::default(),
@@ -161,6 +163,19 @@ impl<H: Host> Instance<H> {
             return Err(self.fail(Error::Busy));
         }
         *self.settings.lock() = settings;
+        self.clear_error();
+        Ok(())
+    }
+
+    /// Chooses the devices of the migrations to come.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while a migration runs.
+    pub fn set_devices(&self, selection: Selection) -> Result<(), Error> {
+        if self.is_running() {
+            return Err(self.fail(Error::Busy));
+        }
+        *self.selection.lock() = selection;
         self.clear_error();
         Ok(())
     }
@@ -258,7 +273,10 @@ impl<H: Host> Instance<H> {
         if self.is_disabled() {
             return self.empty_section(call);
         }
-        let started = catch(|| Outgoing::start(host, self.settings(), Arc::clone(&self.status), call));
+        let started = catch(|| {
+            let selection = self.selection.lock().clone();
+            Outgoing::start(host, self.settings(), selection, Arc::clone(&self.status), call)
+        });
         match started {
             Ok(migration) => {
                 *self.outgoing.lock() = Slot::Running(Box::new(migration));

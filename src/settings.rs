@@ -4,6 +4,9 @@
 //! The header's comments and the tables of the documentation repeat these numbers; `tests/options.rs` compares them.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
+use crate::device_name::DeviceName;
 use crate::error::Error;
 use crate::geometry::Geometry;
 
@@ -114,5 +117,36 @@ impl Settings {
     #[must_use]
     pub fn default_for(geometry: Geometry) -> Settings {
         Settings::new(geometry, Options::default()).expect("defaults are within their bounds")
+    }
+}
+
+/// Which devices a migration includes.
+#[derive(Clone, Debug, Default)]
+pub enum Selection {
+    /// Every device that can be migrated.
+    #[default]
+    All,
+    /// Those with these names.
+    Named(Arc<[DeviceName]>),
+}
+
+impl Selection {
+    /// Whether the device of this name is included.
+    #[must_use]
+    pub fn includes(&self, name: &DeviceName) -> bool {
+        match self {
+            Selection::All => true,
+            Selection::Named(names) => names.contains(name),
+        }
+    }
+
+    /// Fails if a name of the selection is not among these.
+    ///
+    /// # Errors
+    /// [`Error::NotThere`] with the name.
+    pub fn check_all_there(&self, there: &[DeviceName]) -> Result<(), Error> {
+        let Selection::Named(names) = self else { return Ok(()) };
+        let missing = names.iter().find(|name| !there.contains(name));
+        missing.map_or(Ok(()), |name| Err(Error::NotThere(name.clone())))
     }
 }

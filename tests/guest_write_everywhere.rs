@@ -8,6 +8,7 @@
 //!
 //! One case in 61 is run by default. `BLKMIG_GUEST_WRITES=1` runs all of them, `=N` one in N, and
 //! `BLKMIG_GUEST_WRITE="CASE CALLBACK CHUNK DELAY"` replays one run and prints its callbacks.
+#![allow(clippy::cast_possible_truncation)] // the numbers are those of a few chunks
 
 #[path = "../fuzz/src/host/mod.rs"]
 #[allow(dead_code, unused_imports, clippy::pedantic)] // the fuzz targets use the rest, and have lints of their own
@@ -112,19 +113,14 @@ impl Case {
         instance.set_params(true, self.shared_base);
         instance.set_host(SmallHost(Rc::clone(&world))).expect("nothing runs");
         let mut stream = OutStream::new(&world, 0, self.limit.map(|chunks| chunks * SECTOR as u64));
-        let callbacks = self.run(&instance, &world, &mut stream).map_err(|error| error.to_string())?;
+        let callbacks = Case::run(&instance, &world, &mut stream).map_err(|error| error.to_string())?;
         self.check(&stream.bytes, disks, &world.disks.borrow())?;
         stream.next_step(usize::MAX);
         let kept = instance.status().buffers().0 > 0 || world.disks.borrow().iter().any(|disk| disk.held > 0);
         if kept { Err("something was not given back".to_owned()) } else { Ok(callbacks) }
     }
 
-    fn run(
-        &self,
-        instance: &Instance<SmallHost>,
-        world: &World,
-        stream: &mut OutStream,
-    ) -> Result<u64, blkmig::error::Error> {
+    fn run(instance: &Instance<SmallHost>, world: &World, stream: &mut OutStream) -> Result<u64, blkmig::error::Error> {
         instance.setup(&mut CallContext { stream, monitor: None })?;
         for step in 0..16 {
             instance.iterate(&mut CallContext { stream, monitor: None })?;

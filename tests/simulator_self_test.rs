@@ -20,7 +20,7 @@ use sim::verdict::{Outcome, Pair, judge};
 /// Returns how many of them reported a violation, and the first violation of each.
 fn run_with_defect(defect: HostDefect, adjust: impl Fn(&mut Scenario)) -> (usize, String) {
     let mut wrong = Vec::new();
-    for number in 0..400 {
+    for number in 0..600 {
         let mut scenario = Scenario::new(number).without_errors();
         adjust(&mut scenario);
         let report = run(scenario, RunOptions { defect: Some(defect), ..RunOptions::default() });

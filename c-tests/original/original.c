@@ -63,6 +63,13 @@ uint64_t blk_mig_save_pending_switchover(void *opaque, uint64_t threshold)
     return 0;
 }
 
+int blk_mig_set_devices(const char *const *names, size_t count)
+{
+    (void)names;
+    (void)count;
+    return -ENOSYS;
+}
+
 void blk_mig_save_cleanup(void *opaque)
 {
     (void)opaque;

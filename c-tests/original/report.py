@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 
-TIMEOUT = 5
+TIMEOUT = 15                                  # seconds: the slowest one takes 6 on a busy machine
 
 
 def outcome(program):

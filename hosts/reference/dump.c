@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* --dump-stream: finds out whose stream it is, and tells the totals or the error at its end. */
+/* --dump-stream: finds out what kind of stream it is, and prints the totals and the error at its end. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,7 +10,7 @@
 #include "frames.h"
 #include "json.h"
 
-#define START_BYTES 16                     /* enough to tell them apart */
+#define START_BYTES 16                     /* enough to distinguish them */
 
 static bool sections(HvDump *d)
 {

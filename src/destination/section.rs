@@ -34,20 +34,25 @@ impl TargetRange {
 
 /// A section that is being loaded.
 pub(super) struct Section<'a, H: Host> {
+    /// Whose devices are written to.
     host: &'a H,
+    /// The options in force.
     settings: Settings,
+    /// Where the records come from.
     stream: &'a mut dyn Stream,
+    /// The memory of the chunks that are written.
     pool: Pool,
     /// The devices that its records have named.
     targets: Vec<Target<H::Device>>,
     /// The target of the last record: mostly that of the next one, too.
     current: usize,
+    /// Writes that the host has not completed.
     in_flight: InFlight,
     /// Where the writes in flight go.
     writes: Vec<TargetRange>,
     /// Zeroes that are not written yet, since the next record may go on where they end.
     zeroes: Option<TargetRange>,
-    /// As data; zeroes that the host writes in its own way are few bytes to it.
+    /// Bytes that were written as data; zeroes that the host writes in its own way are few bytes to it.
     bytes_written: u64,
 }
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What C calls. Every function goes the same way: check the pointers, catch panics, one call into the instance,
-//! map the result. Their comments are the header's text, in which Rust's heading "Safety" would mean nothing.
+//! What C calls. Every function goes the same way: check the pointers, catch panics, one call into the
+//! instance, map the result. Their comments are the header's text, in which Rust's heading "Safety" would
+//! mean nothing.
 #![allow(clippy::missing_safety_doc)]
 
+use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -10,17 +12,18 @@ use std::sync::{Arc, LazyLock};
 
 use libc::{c_char, c_int, c_void};
 
-use super::checked_tables::{CStruct, Tables, invalid, read_struct, struct_size};
+use super::checked_tables::{CStruct, Tables, invalid, null, read_struct, struct_size};
 use super::host::CHost;
 use super::logger;
 use super::stream::{CMonitor, CStream};
 use super::tables::{BlkMigHost, BlkMigOptions, BlkMigStats, Monitor, QEMUFile};
 use crate::call::CallContext;
+use crate::device_name::DeviceName;
 use crate::error::{Errno, Error};
 use crate::geometry::Geometry;
 use crate::host::{self, Stream as _};
 use crate::instance::{Instance, panic_text};
-use crate::settings::{self, Options};
+use crate::settings::{self, Options, Selection};
 use crate::wire::SECTION_VERSION;
 
 /// The one instance.
@@ -346,6 +349,47 @@ pub unsafe extern "C" fn blk_mig_set_options(options: *const BlkMigOptions) -> c
             Err(error) => INSTANCE.fail(error).errno().ret(),
         }
     })
+}
+
+/// Chooses the devices that the migrations to come include, by name: only these, if they can be migrated. The
+/// names are copied. If `names` is NULL or `count` is 0, every device is included again. Since 1.1.
+///
+/// Returns 0; -EINVAL if one of the names is NULL; -EBUSY while a migration runs. After an error nothing has
+/// changed. A name that no device has is found out by the next setup, which fails with -ENODEV and the name
+/// in `blk_mig_last_error`. Why a device is not migrated is told to `BlkMigSystemOps.log`.
+///
+/// `names` must have `count` pointers, and each that is not NULL must point to a string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blk_mig_set_devices(names: *const *const c_char, count: usize) -> c_int {
+    boundary(Errno::IO.ret(), || {
+        // SAFETY: the caller's promise.
+        match unsafe { read_selection(names, count) } {
+            Ok(selection) => ret(INSTANCE.set_devices(selection)),
+            Err(error) => INSTANCE.fail(error).errno().ret(),
+        }
+    })
+}
+
+/// Copies a list of names.
+///
+/// # Safety
+/// `names` is NULL or points to `count` pointers, each of which is NULL or points to a string.
+unsafe fn read_selection(names: *const *const c_char, count: usize) -> Result<Selection, Error> {
+    if names.is_null() || count == 0 {
+        return Ok(Selection::All);
+    }
+    let mut selection = Vec::new();
+    for index in 0..count {
+        // SAFETY: the caller's promise.
+        let name = unsafe { names.add(index).read() };
+        if name.is_null() {
+            return Err(null(&format!("name {index} of {count}")));
+        }
+        selection.try_reserve(1)?;
+        // SAFETY: the caller's promise.
+        selection.push(DeviceName::from(unsafe { CStr::from_ptr(name) }.to_bytes()));
+    }
+    Ok(Selection::Named(selection.into()))
 }
 
 fn stats(struct_size: usize) -> BlkMigStats {

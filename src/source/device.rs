@@ -11,6 +11,7 @@ use crate::device_name::DeviceName;
 use crate::error::{Errno, Error};
 use crate::geometry::{Chunk, Geometry, SECTOR_BYTES, Sector, Sectors};
 use crate::host::{Device, DeviceRef, known_zeroes};
+use crate::settings::{Selection, Settings};
 use crate::wire::MAX_NAME;
 
 /// The longest device, in chunks: its bitmaps take a gigabyte. A host that speaks of more has made a mistake.
@@ -21,6 +22,7 @@ const MAX_PASSED_OVER: u64 = 1024;
 
 /// A chunk to read and send.
 pub(super) struct ChunkToRead {
+    /// Its number on the device.
     pub(super) chunk: Chunk,
     /// Whether the host was heard to know that it reads as zeroes. It was clean then and later, and its dirty
     /// bit is left alone: what the guest writes to it meanwhile makes it dirty.
@@ -48,6 +50,7 @@ struct Disk<D: Device> {
 pub(super) struct SourceDevice<D: Device> {
     /// Whether the host tracks the guest's writes for us.
     tracking: bool,
+    /// What it is.
     disk: Disk<D>,
     /// Bytes in chunks that are on their way.
     bytes_on_their_way: u64,
@@ -65,7 +68,14 @@ pub(super) struct SourceDevice<D: Device> {
 type LeftOut = &'static str;
 
 /// A device that migrates, with its length in bytes; or why it does not.
-fn take_in<D: Device>(device: D, name: &DeviceName) -> Result<Result<(DeviceRef<D>, i64), LeftOut>, Error> {
+fn take_in<D: Device>(
+    device: D,
+    name: &DeviceName,
+    selection: &Selection,
+) -> Result<Result<(DeviceRef<D>, i64), LeftOut>, Error> {
+    if !selection.includes(name) {
+        return Ok(Err("it was not chosen"));
+    }
     if device.is_read_only() {
         return Ok(Err("it is read-only"));
     }
@@ -84,9 +94,9 @@ fn take_in<D: Device>(device: D, name: &DeviceName) -> Result<Result<(DeviceRef<
 }
 
 /// Fails if a device that was left out at setup would migrate now.
-pub(super) fn check_left_out<D: Device>(device: D) -> Result<(), Error> {
+pub(super) fn check_left_out<D: Device>(device: D, selection: &Selection) -> Result<(), Error> {
     let name = device.name();
-    if take_in(device, &name)?.is_ok() { Err(Error::Appeared(name)) } else { Ok(()) }
+    if take_in(device, &name, selection)?.is_ok() { Err(Error::Appeared(name)) } else { Ok(()) }
 }
 
 fn bitmap(bits: u64) -> Option<BitVec> {
@@ -124,16 +134,22 @@ impl<D: Device> DirtyMap for Disk<D> {
 }
 
 impl<D: Device> SourceDevice<D> {
-    /// Takes a device in, or `None` if there is nothing in it to migrate: read-only, empty, or with nothing behind it.
-    pub(super) fn new(device: D, geometry: Geometry, shared_base: bool) -> Result<Option<SourceDevice<D>>, Error> {
-        let name = device.name();
-        let (device, length) = match take_in(device, &name)? {
+    /// Takes a device in, or `None` if it was not chosen or there is nothing in it to migrate: read-only,
+    /// empty, or with nothing behind it.
+    pub(super) fn new(
+        device: D,
+        name: DeviceName,
+        settings: &Settings,
+        selection: &Selection,
+    ) -> Result<Option<SourceDevice<D>>, Error> {
+        let (device, length) = match take_in(device, &name, selection)? {
             Ok(taken) => taken,
             Err(reason) => {
                 log::info!("device {name} is not migrated: {reason}");
                 return Ok(None);
             }
         };
+        let geometry = settings.geometry;
         let bytes = name.as_bytes().len();
         if !(1..=MAX_NAME).contains(&bytes) {
             return Err(Error::NameLength { device: name, length: bytes });
@@ -155,7 +171,7 @@ impl<D: Device> SourceDevice<D> {
             disk: Disk { device, name, geometry, total, chunks, on_their_way },
             bytes_on_their_way: 0,
             sent,
-            bulk: BulkWalk::new(geometry, total, shared_base),
+            bulk: BulkWalk::new(geometry, total, settings.shared_base),
             search: DirtySearch::new(chunks, found_before),
             reads: 0,
         }))

@@ -10,6 +10,7 @@
 mod bandwidth;
 pub mod bulk;
 mod device;
+mod device_list;
 pub mod search;
 mod writer;
 
@@ -24,12 +25,13 @@ use crate::error::Error;
 use crate::geometry::Chunk;
 use crate::host::{Device, Host};
 use crate::in_flight::InFlight;
-use crate::settings::Settings;
+use crate::settings::{Selection, Settings};
 use crate::status::{Phase, Status};
 use crate::wire::Record;
 
 use bandwidth::{BandwidthEstimate, Convergence, STEP_WAIT_NS, Wait};
-use device::{ChunkToRead, SourceDevice, check_left_out};
+use device::{ChunkToRead, SourceDevice};
+use device_list::{check_same_devices, take_devices};
 use writer::Writer;
 
 /// How often the last stage looks for what was written since it began, before it takes the guest for a running one.
@@ -53,6 +55,7 @@ pub struct Step {
 struct ChunkToSend {
     /// The device's place in the list.
     device: usize,
+    /// Which of its chunks.
     chunk: Chunk,
     /// `None` for one that is known to be zero and was not read.
     data: Option<Buffer>,
@@ -60,15 +63,21 @@ struct ChunkToSend {
 
 /// An outgoing migration, from setup to its end. Dropping it, in whatever state, gives everything back to the host.
 pub struct Outgoing<H: Host> {
+    /// Whose devices these are.
     host: Arc<H>,
     /// The stream that it was set up on.
     stream: usize,
+    /// The options in force at setup.
     settings: Settings,
+    /// Which devices were to migrate.
+    selection: Selection,
     /// What queries read; it holds the phase, too.
     status: Arc<Status>,
+    /// The devices that migrate, in the host's order.
     devices: Vec<SourceDevice<H::Device>>,
     /// The memory of all chunks that are on their way.
     pool: Pool,
+    /// Reads that the host has not completed.
     in_flight: InFlight,
     /// When the last read completed.
     last_read: i64,
@@ -78,46 +87,31 @@ pub struct Outgoing<H: Host> {
     to_send: VecDeque<ChunkToSend>,
     /// The device whose turn it is: all of them read at the same time.
     turn: usize,
+    /// What puts records into the stream.
     writer: Writer,
+    /// How fast data reaches the stream.
     bandwidth: BandwidthEstimate,
+    /// Whether what remains still shrinks.
     convergence: Convergence,
     /// When it was set up.
     began: i64,
 }
 
 impl<H: Host> Outgoing<H> {
-    /// Sets up a migration of every device that can be written to, and puts the first section into the stream.
+    /// Sets up a migration of every chosen device that can be written to, and puts the first section into the stream.
     ///
     /// # Errors
     /// If a device can't be migrated; nothing is left behind then.
     pub fn start(
         host: Arc<H>,
         settings: Settings,
+        selection: Selection,
         status: Arc<Status>,
         call: &mut CallContext,
     ) -> Result<Outgoing<H>, Error> {
         call.check_stream()?;
         host.forget_shortage();
-        let mut devices: Vec<SourceDevice<H::Device>> = Vec::new();
-        for device in host.devices() {
-            host.check_memory()?;
-            let Some(device) = SourceDevice::new(device, settings.geometry, settings.shared_base)? else {
-                continue;
-            };
-            if devices.iter().any(|other| other.name() == device.name()) {
-                return Err(Error::DuplicateName(device.name().clone()));
-            }
-            call.print(&if settings.shared_base {
-                format!("Start migration for {} with shared base image\n", device.name())
-            } else {
-                format!("Start full migration for {}\n", device.name())
-            });
-            devices.try_reserve(1)?;
-            devices.push(device);
-        }
-        for device in &mut devices {
-            device.start_tracking()?;
-        }
+        let devices = take_devices(&*host, &settings, &selection, call)?;
         status.start(devices.iter().map(SourceDevice::total_bytes).sum());
         let mut migration = Outgoing {
             stream: call.stream.identity(),
@@ -127,6 +121,7 @@ impl<H: Host> Outgoing<H> {
             began: host.now_ns(),
             host,
             settings,
+            selection,
             status,
             devices,
             last_read: 0,
@@ -201,14 +196,7 @@ impl<H: Host> Outgoing<H> {
     /// Fails if the devices that migrate are not those of setup any more.
     fn check_devices(&self) -> Result<(), Error> {
         self.check_step()?;
-        let mut missing: Vec<&SourceDevice<H::Device>> = self.devices.iter().collect();
-        for device in self.host.devices() {
-            match missing.iter().position(|ours| ours.device().is_same(&device)) {
-                Some(index) => drop(missing.swap_remove(index)),
-                None => check_left_out(device)?,
-            }
-        }
-        missing.first().map_or(Ok(()), |device| Err(Error::WentAway(device.name().clone())))
+        check_same_devices(&*self.host, &self.devices, &self.selection)
     }
 
     /// Sends until the stream, the section or the time is full, or nothing is left; how many chunks that were,

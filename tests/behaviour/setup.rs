@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use blkmig::error::{Errno, Error};
-use blkmig::settings::Options;
+use blkmig::settings::{Options, Selection};
 
 use crate::fixture::{Fixture, QUICK, record};
 use crate::sim::Call;
@@ -30,6 +30,30 @@ fn devices_without_a_medium_are_skipped_and_the_others_migrate() {
     fixture.run_dry();
     fixture.complete().unwrap();
     fixture.check_migrated();
+}
+
+/// The devices that were not chosen are not touched, and may do what they like.
+#[test]
+fn only_chosen_devices_migrate_and_the_others_may_change() {
+    let disks = [("hd0", Kind::Normal, 5), ("hd1", Kind::Normal, 9), ("cd", Kind::NoMedium, 0)];
+    let named = |names: &[&str]| Selection::Named(names.iter().map(|&name| name.into()).collect());
+    let mut fixture = Fixture::new(1, &disks, QUICK, Options::default());
+    fixture.from.set_devices(named(&["hd1", "hd7"])).unwrap();
+    assert_eq!(fixture.setup().unwrap_err(), Error::NotThere("hd7".into()));
+    assert_eq!(Error::NotThere("hd7".into()).errno(), Errno::NO_DEVICE);
+
+    let mut fixture = Fixture::new(1, &disks, QUICK, Options::default());
+    fixture.from.set_devices(named(&["hd1", "cd"])).unwrap();
+    fixture.setup().unwrap();
+    assert_eq!(fixture.from.set_devices(Selection::All), Err(Error::Busy));
+    assert_eq!(fixture.from.status().bytes().0, 9 * 512);
+    {
+        let mut disks = fixture.source.disks.borrow_mut();
+        assert_eq!(disks[0].held, 0);
+        disks[0].kind = Kind::Gone;
+    }
+    fixture.run_dry();
+    fixture.complete().unwrap();
 }
 
 /// B-20: no device is listed twice.

@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     NoMedium,
     /// Taking a reference fails, because there is nothing behind the device any more.
     Gone,
+    /// It could migrate, but the user has not chosen it.
+    NotChosen,
 }
 
 pub(crate) struct Disk {

@@ -6,6 +6,7 @@ use std::cell::Cell;
 
 use blkmig::error::Errno;
 
+use super::disk::Kind;
 use super::machine::Machine;
 
 /// What happens to a device.
@@ -142,8 +143,12 @@ impl Machine {
 
     fn begin(&self, event: Event, which: u64, in_call: bool) {
         let mut disks = self.disks.borrow_mut();
-        let candidates: Vec<_> =
-            (0..disks.len()).filter(|&index| disks[index].migrates() != (event == Event::Appears)).collect();
+        let candidates: Vec<_> = (0..disks.len())
+            .filter(|&index| match event {
+                Event::Appears => !disks[index].migrates() && disks[index].kind != Kind::NotChosen,
+                _ => disks[index].migrates(),
+            })
+            .collect();
         if candidates.is_empty() {
             return;
         }

@@ -6,13 +6,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use blkmig::call::CallContext;
+use blkmig::device_name::DeviceName;
 use blkmig::error::{Errno, Error};
 use blkmig::geometry::Geometry;
 use blkmig::host::Monitor;
 use blkmig::instance::Instance;
+use blkmig::settings::Selection;
 
 use super::checks::Watch;
-use super::disk::Disk;
+use super::disk::{Disk, Kind};
 use super::host::SimHost;
 use super::machine::Machine;
 use super::model::{Model, ModelDisk};
@@ -89,6 +91,10 @@ impl Run {
         let sim = Rc::new(Sim::new(scenario.number ^ 0x5eed << 40, options.traced, options.injection, options.defect));
         sim.trace(|| format!("{scenario:#?}"));
         let (source_disks, destination_disks, mismatched) = scenario.make_disks(&sim.rng);
+        let is_chosen = |disk: &&Disk| disk.kind != Kind::NotChosen;
+        let chosen: Vec<DeviceName> =
+            source_disks.iter().filter(is_chosen).map(|disk| disk.name.as_slice().into()).collect();
+        let chooses = chosen.len() < source_disks.len();
         let or = |value: u32| if value == 0 { 16 } else { value as usize };
         let limits = (or(scenario.options.max_reads), or(scenario.options.max_writes));
         let source = Machine::new("source", Rc::clone(&sim), scenario.source, source_disks, scenario.guest, limits);
@@ -108,6 +114,9 @@ impl Run {
             *machine.instance.borrow_mut() = Rc::downgrade(&instance);
             instance
         });
+        if chooses {
+            source_instance.set_devices(Selection::Named(chosen.into())).expect("nothing runs");
+        }
         Run {
             model: Model::new(Vec::new(), 1, false),
             watch: Watch::default(),

@@ -264,6 +264,7 @@ fn disks(rng: &Rng, chunk: u64, shared_base: bool) -> Vec<(Vec<u8>, Kind, u64)> 
                 1 => Kind::Empty,
                 2 => Kind::NoMedium,
                 3 => Kind::Gone,
+                4 => Kind::NotChosen,
                 _ => Kind::Normal,
             };
             let sectors = if kind == Kind::Empty || kind == Kind::NoMedium {

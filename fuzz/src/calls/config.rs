@@ -75,6 +75,7 @@ impl Source {
             staged: None,
             peer_features,
             faults_before: 0,
+            disguises_before: 0,
             changed: false,
             lied: false,
         }

@@ -67,8 +67,9 @@ struct Source {
     /// The destination of the migration that runs, or of the last one.
     peer: Peer,
     peer_features: u8,
-    /// How many faults there were when the migration was set up.
+    /// How many faults there were when the migration was set up, and how many that disguised a disk.
     faults_before: u64,
+    disguises_before: u64,
     /// A disk has changed since.
     changed: bool,
     /// One had another length than it said.

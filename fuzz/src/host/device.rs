@@ -22,7 +22,7 @@ impl Host for SmallHost {
     type Device = SmallDevice;
 
     fn devices(&self) -> Vec<SmallDevice> {
-        let hidden = self.0.enter("devices").map(|how| self.0.fault(usize::from(how & 1)));
+        let hidden = self.0.enter("devices").map(|how| self.0.disguise(usize::from(how & 1)));
         let disks = self.0.disks.borrow();
         let listed = (0..disks.len()).filter(|&index| !disks[index].unlisted && hidden != Some(index));
         listed.map(|index| SmallDevice { world: Rc::clone(&self.0), index }).collect()
@@ -106,7 +106,7 @@ impl Device for SmallDevice {
         match self.world.enter("hold") {
             Some(how) if how & 1 == 0 || !self.world.features.lies => self.world.fatal(Err(Errno::IO)),
             // At setup this leaves the device out, which the last stage notices.
-            Some(_) => self.world.fault(Err(Errno::NO_MEDIUM)),
+            Some(_) => self.world.disguise(Err(Errno::NO_MEDIUM)),
             None if self.with(|disk| disk.gone) => Err(Errno::NO_MEDIUM),
             None => {
                 self.with(|disk| disk.held += 1);
@@ -134,7 +134,7 @@ impl Device for SmallDevice {
         }
         let long = truth.unwrap_or(0);
         how.map_or(truth, |how| {
-            self.world.fault(match how % 8 {
+            self.world.disguise(match how % 8 {
                 0 | 1 => Err(Errno::IO),
                 2 => Err(Errno::NO_MEDIUM),
                 3 => Ok(long + SECTOR as i64),

@@ -160,8 +160,9 @@ pub(crate) struct World {
     pub(crate) clock: Cell<i64>,
     /// What `Event::CallBack` does.
     pub(crate) call_back: RefCell<Option<CallBack>>,
-    /// Faults that the engine has met; of these, those that it must report.
+    /// Faults that the engine has met; of these, those that made a disk seem to be another, and those that it must report.
     pub(crate) faults: Cell<u64>,
+    pub(crate) disguises: Cell<u64>,
     pub(crate) fatal: Cell<u64>,
     /// A drain has left requests in flight, or the dirty chunks were said to be fewer than they are.
     pub(crate) lost_requests: Cell<bool>,
@@ -277,6 +278,12 @@ impl World {
     fn fault<T>(&self, answer: T) -> T {
         self.faults.set(self.faults.get() + 1);
         answer
+    }
+
+    /// The engine has met a fault that makes a disk seem to be another.
+    fn disguise<T>(&self, answer: T) -> T {
+        self.disguises.set(self.disguises.get() + 1);
+        self.fault(answer)
     }
 
     /// The engine has met a fault that must end what it does.
