@@ -1,12 +1,12 @@
 /*
- * Block migration by the blkmig library: its tables, filled with QEMU 7.2
+ * Block migration by the blkmig library: its tables, filled with QEMU
  *
  * SPDX-License-Identifier: GPL-2.0-only
  *
  * block-migration-*.c take the place of migration/block.c.  The library decides
  * what is read, sent and written, and when; these files say how.  This one has
- * the stream, the savevm handlers, and what starts and ends a migration.  The
- * blk_mig_*() are the library's own.
+ * the savevm handlers, and what starts and ends a migration.  The blk_mig_*()
+ * are the library's own.
  */
 
 #include "qemu/osdep.h"
@@ -15,102 +15,27 @@
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "io/channel-socket.h"
-#include "migration/misc.h"
-#include "migration/register.h"
 #include "block/blockjob.h"
-#include "sysemu/runstate-action.h"
-#include "sysemu/runstate.h"
-#include "migration.h"
-#include "qemu-file.h"
+#include "qapi/qapi-commands-migration.h"
 #include "block-migration-host.h"
 
 /* The last outgoing migration, which may still run, includes disks. */
 static bool disks_moved;
 
-/* /blkmig's property of this name. */
-static bool accept_tail_garbage;
+/* All has been sent: there is nothing to ask us for until cleanup. */
+static bool completed;
 
-/* What qemu-file.c buffers at most; the install script checks it. */
-#define QEMU_FILE_BUFFER 32768
-
-static void file_ops_put_buffer(QEMUFile *f, const uint8_t *buf, int size)
-{
-    qemu_put_buffer(f, buf, size);
-}
-
-/* Once flushed, the buffer is the kernel's or the TLS session's, or lost. */
-static void file_ops_put_buffer_nocopy(QEMUFile *f, const uint8_t *buf,
-                                       int size, void (*release)(void *opaque),
-                                       void *opaque)
-{
-    qemu_put_buffer_async(f, buf, size, false);
-    qemu_fflush(f);
-    release(opaque);
-}
-
-/* A stream's buffer that was full and has been taken whole is bypassed. */
-static int file_ops_get_buffer(QEMUFile *f, uint8_t *buf, int size)
-{
-    QIOChannel *ioc = qemu_file_get_ioc(f);
-    Error *local_err = NULL;
-    int done = qemu_get_buffer(f, buf, MIN(size, QEMU_FILE_BUFFER));
-    int buffered = done;
-
-    while (done < size && buffered == QEMU_FILE_BUFFER) {
-        ssize_t len = qio_channel_read(ioc, (char *)buf + done, size - done,
-                                       &local_err);
-
-        if (len > 0) {
-            done += len;
-        } else if (len != QIO_CHANNEL_ERR_BLOCK) {
-            qemu_file_set_error_obj(f, -EIO, local_err);
-            break;
-        } else if (qemu_in_coroutine()) {
-            qio_channel_yield(ioc, G_IO_IN);
-        } else {
-            qio_channel_wait(ioc, G_IO_IN);
-        }
-    }
-    qemu_file_credit_transfer(f, done - buffered);
-    return done;
-}
-
-static const BlkMigFileOps file_ops = {
-    .struct_size = sizeof(file_ops),
-    .put_buffer = file_ops_put_buffer,
-    .put_byte = qemu_put_byte,
-    .put_be64 = qemu_put_be64,
-    .get_buffer = file_ops_get_buffer,
-    .get_byte = qemu_get_byte,
-    .get_be64 = qemu_get_be64,
-    .rate_limit = qemu_file_rate_limit,
-    .get_rate_limit = qemu_file_get_rate_limit,
-    .has_error = qemu_file_get_error,
-    .set_error = qemu_file_set_error,
-    .flush = qemu_fflush,
-    .put_buffer_nocopy = file_ops_put_buffer_nocopy,
-};
-
-/* Gives query-migrate the cause: the channel's, or else the library's. */
+/* Gives query-migrate the cause. */
 static int report_failure(QEMUFile *f, int ret)
 {
     MigrationState *s = migrate_get_current();
-    Error *err = NULL;
-    char text[512];
+    Error *err;
 
-    if (ret >= 0 || s->state == MIGRATION_STATUS_CANCELLING) {
-        return ret;
-    }
-    qemu_file_get_error_obj(f, &err);
-    if (blkmig_cause) {
+    if (ret < 0 && s->state != MIGRATION_STATUS_CANCELLING) {
+        err = blkmig_get_failure(f);
+        migrate_set_error(s, err);
         error_free(err);
-        err = error_copy(blkmig_cause);
-    } else if (!err) {
-        blk_mig_last_error(text, sizeof(text));
-        error_setg(&err, "Block migration: %s", text);
     }
-    migrate_set_error(s, err);
-    error_free(err);
     return ret;
 }
 
@@ -141,51 +66,61 @@ static void log_empty_drives(void)
 }
 
 /* RAM of one time and disks of another make no guest. */
-static const char *incompatible_capability(void)
+static const char *find_incompatible(void)
 {
-    if (!migrate_use_block()) {
-        return NULL;
-    }
-    return migrate_background_snapshot() ? "background-snapshot" :
-           migrate_colo_enabled() ? "x-colo" : NULL;
+    return migration_capability(MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT) ?
+           "background-snapshot" :
+           migration_capability(MIGRATION_CAPABILITY_X_COLO) ? "x-colo" :
+           migration_mode_is_normal() ? NULL : "this migration mode";
 }
 
-/* The iothread lock keeps what iterate has found until ref has got it. */
-static int block_save_setup(QEMUFile *f, void *opaque)
+/*
+ * A snapshot's file is a channel of this type.  Up to 9.0 QEMU refuses it when
+ * its own capability is set; in later ones savevm would drain the disks, and
+ * wait for our reads for ever.
+ */
+static bool is_snapshot(QIOChannel *ioc)
+{
+    return ioc && object_dynamic_cast(OBJECT(ioc), "qio-channel-block");
+}
+
+/* The big lock keeps what iterate has found until ref has got it. */
+static int block_save_setup(QEMUFile *f, void *opaque, Error **errp)
 {
     DEVICE_LOCK_GUARD(NULL);
     QIOChannel *ioc = qemu_file_get_ioc(f);
-    BlkMigOptions options = {
-        .struct_size = sizeof(options),
-        /* What few reads bring stays in the CPU's cache on its way. */
-        .max_reads = 4,
-        .zero_blocks = migrate_zero_blocks(),
-        .accept_tail_garbage = accept_tail_garbage,
-    };
+    int ret;
 
     error_free(blkmig_cause);
     blkmig_cause = NULL;
-    disks_moved = migrate_use_block();
-    if (incompatible_capability()) {
+    blkmig_start_stream();
+    disks_moved = blkmig_is_enabled();
+    if (is_snapshot(ioc)) {
+        error_setg(errp, "Block migration and snapshots are incompatible");
+        return -EINVAL;
+    }
+    if (find_incompatible()) {
         /*
          * The stream has an error already.  One of ours would keep RAM from
          * being set up, which the snapshot's thread relies on.
          */
         return 0;
     }
-    if (migrate_use_block()) {
-        log_empty_drives();
-    }
+    log_empty_drives();
     /* With a local socket's default, both sides wake for every 200 KiB. */
-    if (qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_FD_PASS)) {
+    if (ioc && qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_FD_PASS)) {
         setsockopt(QIO_CHANNEL_SOCKET(ioc)->fd, SOL_SOCKET, SO_SNDBUF,
                    &(int){ 512 * KiB }, sizeof(int));
     }
-    blk_mig_set_params(migrate_use_block(), migrate_use_block_incremental(),
-                       opaque);
-    blk_mig_set_options(&options);
-    return report_failure(f, blk_mig_save_setup(f, opaque));
+    blk_mig_set_params(blkmig_is_enabled(), blkmig_shares_base(), opaque);
+    blkmig_apply_options();
+    ret = report_failure(f, blk_mig_save_setup(f, opaque));
+    if (ret < 0) {
+        error_propagate(errp, blkmig_get_failure(f));
+    }
+    return ret;
 }
+SETUP_HANDLER(block_save_setup)
 
 /*
  * 1 on success: after a 0, savevm would not let RAM have its turn.  0 on
@@ -230,11 +165,12 @@ static int block_save_complete(QEMUFile *f, void *opaque)
     int ret;
 
     if (blkmig_search_devices(has_changed, NULL) || find_block_job()) {
-        qemu_file_set_error(f, -EINVAL);
+        blkmig_fail_stream(f, -EINVAL);
         ret = -EINVAL;
     } else {
         ret = blk_mig_save_complete(f, opaque);
     }
+    completed = ret == 0;
     return report_failure(f, ret);
 }
 
@@ -242,29 +178,38 @@ static int block_save_complete(QEMUFile *f, void *opaque)
 static void block_save_cleanup(void *opaque)
 {
     MigrationState *s = migrate_get_current();
+    Error *err = NULL;
 
+    completed = false;
     blk_mig_save_cleanup(opaque);
-    if (migrate_use_block() && migration_has_failed(s) && s->to_dst_file) {
+    if (!blkmig_is_enabled()) {
+        return;
+    }
+    if (migration_has_failed(s) && s->to_dst_file) {
         /* QEMU keeps a return path open: the destination would wait on it. */
         qemu_file_shutdown(s->to_dst_file);
     }
+    if (s->state == MIGRATION_STATUS_FAILED && !s->error) {
+        error_setg(&err, "The migration failed after the disks were sent");
+        migrate_set_error(s, err);
+        error_free(err);
+    }
 }
 
-static void block_save_pending(QEMUFile *f, void *opaque, uint64_t max_size,
-                               uint64_t *res_precopy_only,
-                               uint64_t *res_compatible,
-                               uint64_t *res_postcopy_only)
+static uint64_t pending_bytes(void *opaque, uint64_t threshold)
 {
-    uint64_t pending = blk_mig_save_pending_switchover(opaque, max_size);
+    QEMUFile *f = migrate_get_current()->to_dst_file;
+    uint64_t pending = blk_mig_save_pending_switchover(opaque, threshold);
 
-    /* savevm goes on while the sum of all is not below max_size. */
-    if ((!pending || pending < max_size) && find_block_job()) {
-        pending = MAX(max_size, 1);
-        qemu_file_set_error(f, -EINVAL);
+    /* QEMU goes on while the sum of all is not below the threshold. */
+    if ((!pending || pending < threshold) && find_block_job()) {
+        pending = MAX(threshold, 1);
+        blkmig_fail_stream(f, -EINVAL);
         report_failure(f, -EINVAL);
     }
-    *res_precopy_only += pending;
+    return pending;
 }
+PENDING_HANDLER(pending_bytes)
 
 /* In the main thread, when the guest has arrived. */
 static int block_load_cleanup(void *opaque)
@@ -275,25 +220,38 @@ static int block_load_cleanup(void *opaque)
 
 static int block_load(QEMUFile *f, void *opaque, int version_id)
 {
-    BlkMigOptions options = {
-        .struct_size = sizeof(options),
-        .accept_tail_garbage = accept_tail_garbage,
-    };
-
-    blk_mig_set_options(&options);
+    blkmig_apply_options();
     return blk_mig_load(f, opaque, version_id);
 }
 
+/* 10.2 asks once more for what is left when a postcopy guest has moved. */
 static bool block_is_active(void *opaque)
 {
-    return migrate_use_block();
+    return blkmig_is_enabled() && !completed;
 }
 
+#if QEMU_AT_LEAST(8, 2)
+/* Before anything is set up or sent. */
+static int block_save_prepare(void *opaque, Error **errp)
+{
+    const char *what = find_incompatible();
+
+    if (what) {
+        error_setg(errp, "Block migration and %s are incompatible", what);
+        return -EINVAL;
+    }
+    return 0;
+}
+#endif
+
 static const SaveVMHandlers savevm_block_handlers = {
-    .save_setup = block_save_setup,
+#if QEMU_AT_LEAST(8, 2)
+    .save_prepare = block_save_prepare,
+#endif
+    .save_setup = SETUP_HANDLER_NAME,
     .save_live_iterate = block_save_iterate,
     .save_live_complete_precopy = block_save_complete,
-    .save_live_pending = block_save_pending,
+    PENDING_FIELDS,
     .load_state = block_load,
     .load_cleanup = block_load_cleanup,
     .save_cleanup = block_save_cleanup,
@@ -320,6 +278,8 @@ static uint64_t system_ops_max_downtime_ns(void)
     return migrate_get_current()->parameters.downtime_limit * SCALE_MS;
 }
 
+/* A checkout of QEMU is built with warnings as errors, and this is one there. */
+#pragma GCC diagnostic ignored "-Wsuggest-attribute=format"
 static const BlkMigSystemOps system_ops = {
     .struct_size = sizeof(system_ops),
     .register_savevm_live = system_ops_register,
@@ -335,41 +295,42 @@ static const BlkMigHost host = {
     .flags = BLK_MIG_HOST_THREADED,
     .bdrv = &blkmig_bdrv_ops,
     .dirty = &blkmig_dirty_ops,
-    .file = &file_ops,
+    .file = &blkmig_file_ops,
     .system = &system_ops,
 };
 
-/* Before the migration's thread starts, and after it has ended. */
+#if !QEMU_AT_LEAST(8, 2)
+/*
+ * There is no save_prepare yet, but this comes before the migration's thread
+ * starts.
+ */
 static void migration_changed(Notifier *notifier, void *data)
 {
     MigrationState *s = data;
-    const char *capability = incompatible_capability();
+    const char *what = find_incompatible();
     Error *err = NULL;
 
-    if (!migrate_use_block()) {
+    if (!blkmig_is_enabled() || !migration_in_setup(s) || !what) {
         return;
     }
-    if (migration_in_setup(s) && capability) {
-        error_setg(&err, "Block migration and %s are incompatible", capability);
-        qemu_file_set_error(s->to_dst_file, -EINVAL);
-        if (s->must_remove_block_options) {
-            /*
-             * The switch of this one migration.  QEMU would take it back when
-             * all is over, but not expect that capabilities that the snapshot
-             * needs can't be checked then, and abort.
-             */
-            s->enabled_capabilities[MIGRATION_CAPABILITY_BLOCK] = false;
-            s->parameters.block_incremental = false;
-            s->must_remove_block_options = false;
-        }
-    } else if (migration_has_failed(s) && !s->error) {
-        error_setg(&err, "The migration failed after the disks were sent");
-    }
-    if (err) {
-        migrate_set_error(s, err);
-        error_free(err);
+    error_setg(&err, "Block migration and %s are incompatible", what);
+    migrate_set_error(s, err);
+    error_free(err);
+    qemu_file_set_error(s->to_dst_file, -EINVAL);
+    if (s->must_remove_block_options) {
+        /*
+         * The switch of this one migration.  QEMU would take it back when all
+         * is over, but not expect that capabilities that the snapshot needs
+         * can't be checked then, and abort.
+         */
+        migration_capability(MIGRATION_CAPABILITY_BLOCK) = false;
+        s->parameters.block_incremental = false;
+        s->must_remove_block_options = false;
     }
 }
+
+static Notifier migration_notifier = { .notify = migration_changed };
+#endif
 
 /*
  * QEMU does not wait for a migration's threads when it ends.  The one of the
@@ -396,56 +357,53 @@ static void shutting_down(Notifier *notifier, void *data)
     if (!disks_moved || is_over(s)) {
         return;
     }
-    migration_cancel(NULL);
+    qmp_migrate_cancel(NULL);
     while (!is_over(s) &&
            qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
         /*
          * Cancelled when it was about to pause before the switchover, QEMU
          * pauses all the same, and lets it go on no more.
          */
-        qemu_sem_post(&s->pause_sem);
-        qemu_mutex_unlock_iothread();
+        qmp_migrate_continue(s->state, NULL);
+        bql_unlock();
         g_usleep(1000);
-        qemu_mutex_lock_iothread();
+        bql_lock();
         aio_poll(qemu_get_aio_context(), false);
     }
 }
 
-static Notifier migration_notifier = { .notify = migration_changed };
 static Notifier shutdown_notifier = { .notify = shutting_down };
 
-static bool get_accept_tail_garbage(Object *obj, Error **errp)
+/*
+ * A section with the id 0 is taken for one of an entry that has not been loaded
+ * yet: "block" must not be the first to be registered.
+ */
+static void use_section_id_0(void)
 {
-    return accept_tail_garbage;
+    static const SaveVMHandlers nothing;
+
+    register_savevm_live("blkmig-unused", 0, 1, &nothing, NULL);
+    unregister_savevm(NULL, "blkmig-unused", NULL);
 }
 
-static void set_accept_tail_garbage(Object *obj, bool value, Error **errp)
-{
-    accept_tail_garbage = value;
-}
-
-/* What the user can set: qom-set path=/blkmig property=... value=... */
-static void add_settings(void)
-{
-    Object *settings = object_new("container");
-
-    object_property_add_bool(settings, "accept-tail-garbage",
-                             get_accept_tail_garbage,
-                             set_accept_tail_garbage);
-    object_property_add_child(object_get_root(), "blkmig", settings);
-    object_unref(settings);
-}
-
-/* Before blk_mig_init(), which migration_object_init() calls. */
-static void block_migration_host_init(void)
+/* Up to 9.0 blk_mig_init() is called by migration_object_init(), after this. */
+void blkmig_init_host(void)
 {
     int ret = blk_mig_set_host(&host);
 
     assert(ret == 0);
     blkmig_init_devices();
-    add_migration_state_change_notifier(&migration_notifier);
     qemu_register_shutdown_notifier(&shutdown_notifier);
-    add_settings();
+    blkmig_add_settings();
+    use_section_id_0();
+#if QEMU_AT_LEAST(9, 1)
+    blk_mig_init();
+#endif
+#if !QEMU_AT_LEAST(8, 2)
+    add_migration_state_change_notifier(&migration_notifier);
+#endif
 }
 
-migration_init(block_migration_host_init)
+#ifndef BLKMIG_LOADABLE
+migration_init(blkmig_init_host)
+#endif

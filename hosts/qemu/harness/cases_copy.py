@@ -42,7 +42,7 @@ def make_disk(lab, name, fmt, size, zeroes=0.4):
 
 def accept_tail_garbage(target):
     """Unmodified sources send whatever was in their buffer past the end of an odd size."""
-    target.cmd("qom-set", path="/blkmig", property="accept-tail-garbage", value=True)
+    target.qom_set("accept-tail-garbage", True)
 
 
 @case(ROUTES, ["raw", "qcow2"], ["zero-blocks off", "zero-blocks on"])

@@ -7,9 +7,10 @@ import tempfile
 import time
 import traceback
 
+from .hosts import host
 from .images import ImageError, Images
 from .qmp import QMPError
-from .vm import BUILD, VM, VMError, disk
+from .vm import VM, VMError, disk
 
 CASES = []
 
@@ -56,7 +57,7 @@ class Lab:
         return f"unix:{self.folder / name}.sock"
 
     def vm(self, which, name, args, **options):
-        """Starts a QEMU of vm.BINARIES."""
+        """Starts a QEMU: "ours" or another of hosts.HOSTS."""
         vm = VM(which, self.folder, name, args, **options)
         self.vms.append(vm)
         return vm
@@ -109,7 +110,7 @@ def run(pattern="", keep=False):
     failures = []
     parent = "/dev/shm" if shutil.disk_usage("/dev/shm").free > 4 << 30 else None
     top = pathlib.Path(tempfile.mkdtemp(prefix="blkmig-", dir=parent))
-    images = Images(top, BUILD / "qemu-img")
+    images = Images(top, host("ours").folder / "qemu-img")
     try:
         for number, (function, values) in enumerate(CASES):
             name = title(function, values)
