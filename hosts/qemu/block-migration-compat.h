@@ -37,24 +37,20 @@
 #if !QEMU_AT_LEAST(7, 0)
 #define bdrv_activate(bs, errp) bdrv_invalidate_cache(bs, errp)
 #endif
-
-/* What passes QEMUFile by was counted in these versions alone. */
-#if !QEMU_AT_LEAST(7, 1) || QEMU_AT_LEAST(8, 2)
-#define qemu_file_credit_transfer(f, size) do { } while (0)
-#endif
-
-/* The arguments of blk_pread() have another order and no flags. */
+/* The arguments have another order, and there are no flags. */
 #if !QEMU_AT_LEAST(7, 1)
 #define blk_pread(blk, offset, bytes, buf, flags) \
     blk_pread(blk, offset, buf, bytes)
 #endif
-
+/* What passes QEMUFile by is counted in these versions alone. */
+#if !QEMU_AT_LEAST(7, 1) || QEMU_AT_LEAST(8, 2)
+#define qemu_file_credit_transfer(f, size) do { } while (0)
+#endif
 /* Jobs are protected by the big lock alone. */
 #ifndef JOB_LOCK_GUARD
 #define JOB_LOCK_GUARD() do { } while (0)
 #define block_job_next_locked block_job_next
 #endif
-
 /* What is pending is asked for with the threshold, and added to a sum. */
 #if QEMU_AT_LEAST(8, 0)
 #define PENDING_HANDLER(pending)                                             \
@@ -67,16 +63,12 @@ static void block_pending(void *opaque, uint64_t *precopy, uint64_t *postcopy) \
 #else
 #define PENDING_HANDLER(pending)                                             \
 static void block_pending(QEMUFile *f, void *opaque, uint64_t max_size,      \
-                          uint64_t *precopy, uint64_t *compatible,           \
-                          uint64_t *postcopy)                                \
+                          uint64_t *precopy, uint64_t *both, uint64_t *post) \
 {                                                                            \
     *precopy += pending(opaque, max_size);                                   \
 }
 #define PENDING_FIELDS .save_live_pending = block_pending
-#endif
-
 /* The graph of block nodes has no lock yet: the AioContext's protects it. */
-#if !QEMU_AT_LEAST(8, 0)
 #define bdrv_graph_co_rdlock() do { } while (0)
 #define bdrv_graph_co_rdunlock() do { } while (0)
 #endif
@@ -96,14 +88,6 @@ static void block_pending(QEMUFile *f, void *opaque, uint64_t max_size,      \
 /* A coroutine may call these as they are. */
 #define bdrv_co_activate bdrv_activate
 #define blk_co_new_with_bs blk_new_with_bs
-#endif
-
-/* Other modes than the normal one came, which keep the disks where they are. */
-#if QEMU_AT_LEAST(8, 2)
-#define migration_mode_is_normal() \
-    (migrate_get_current()->parameters.mode == MIG_MODE_NORMAL)
-#else
-#define migration_mode_is_normal() true
 #endif
 
 /* The big lock has a long name, and an AioContext has a lock besides. */
@@ -128,7 +112,6 @@ static int setup_silently(QEMUFile *f, void *opaque)  \
 }
 #define SETUP_HANDLER_NAME setup_silently
 #endif
-
 #if QEMU_AT_LEAST(10, 1)
 #define save_live_complete_precopy save_complete
 #endif

@@ -70,8 +70,7 @@ static const char *find_incompatible(void)
 {
     return migration_capability(MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT) ?
            "background-snapshot" :
-           migration_capability(MIGRATION_CAPABILITY_X_COLO) ? "x-colo" :
-           migration_mode_is_normal() ? NULL : "this migration mode";
+           migration_capability(MIGRATION_CAPABILITY_X_COLO) ? "x-colo" : NULL;
 }
 
 /*
@@ -236,6 +235,9 @@ static int block_save_prepare(void *opaque, Error **errp)
 {
     const char *what = find_incompatible();
 
+    if (migrate_get_current()->parameters.mode != MIG_MODE_NORMAL) {
+        what = "other modes than 'normal'";
+    }
     if (what) {
         error_setg(errp, "Block migration and %s are incompatible", what);
         return -EINVAL;

@@ -74,6 +74,7 @@ def power_off(lab):
 @case(["raw", "qcow2"])
 def iotest_183(lab, fmt):
     """QEMU's own iotest 183"""
+    lab.need_qemus_own("this test")
     wrapper = lab.path("qemu")
     firmware = " ".join(map(str, FIRMWARE))
     wrapper.write_text(f'#!/bin/sh\nexec {host("7.2").binary} {firmware} "$@"\n')

@@ -15,6 +15,7 @@ FILES = ["VERSION", "migration/meson.build", "migration/block.c", "migration/mig
 
 def tree(lab):
     """As much of QEMU's tree as install looks at."""
+    lab.need_qemus_own("a block.c that could be replaced")
     root = lab.path("qemu")
     (root / "subprojects").mkdir(parents=True)
     for name in FILES:

@@ -51,6 +51,41 @@ def fetch(cache, wanted, folder):
         run("/usr/lib/apt/apt-helper", *options(cache), "download-file", url.strip("'"), folder / name, checksum)
 
 
+def binary(cache, version):
+    """The program of Debian's newest QEMU of this version, such as 10.0, in a folder of its own; nothing is installed but
+    the libraries that it needs."""
+    folder = pathlib.Path(cache) / f"debian-{version}"
+    if not folder.exists():
+        made = options(cache)
+        offered = [line.split("|")[1].strip() for line in run("apt-cache", *made, "madison", "qemu-system-x86").splitlines()]
+        fitting = [v for v in offered if f":{version}." in v]
+        if not fitting:
+            raise DebianError(f"Debian's archive has {', '.join(offered)}")
+        getting = folder.with_suffix(".getting")
+        shutil.rmtree(getting, ignore_errors=True)
+        getting.mkdir(parents=True)
+        packages = ("qemu-system-x86", "qemu-system-common", "qemu-system-data", "qemu-utils")
+        run("apt-get", *made, "-q", "download", *(f"{name}={fitting[0]}" for name in packages), cwd=getting)
+        depends = []
+        for deb in getting.glob("*.deb"):
+            run("dpkg-deb", "-x", deb, getting / "new")
+            depends += re.findall(r"\blib[\w.+-]+", run("dpkg-deb", "-f", deb, "Depends"))
+        install_missing(depends)
+        (getting / "new").rename(folder)
+        shutil.rmtree(getting)
+    return folder / "usr/bin/qemu-system-x86_64"
+
+
+def install_missing(packages):
+    """From the machine's own lists: these libraries are as old as its distribution."""
+    known = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Status}\n", *packages], capture_output=True, text=True,
+                           check=False).stdout.splitlines()
+    there = {line.split()[0] for line in known if line.endswith(" installed")}
+    missing = sorted(set(packages) - there)
+    if missing:
+        run("apt-get", "-q", "-y", "--no-install-recommends", "--no-remove", "install", *missing)
+
+
 def source(cache, version, package):
     """The folder with the source that a binary of this version was made from.
 

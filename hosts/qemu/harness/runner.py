@@ -50,6 +50,18 @@ class Lab:
         """Something to tell beside the result."""
         self.notes.append(text)
 
+    @staticmethod
+    def need_qemus_own(what):
+        """Skips the case where QEMU has not got its own ways to switch disks on, which upstream removed in 9.1."""
+        if host("ours").by_object:
+            raise Skip(f"this QEMU has not got {what}")
+
+    @staticmethod
+    def need_none_of(fault):
+        """Skips the case where QEMU has this fault of its own (Host.faults)."""
+        if fault in host("ours").faults:
+            raise Skip(f"with no migration at all {fault}")
+
     def path(self, name):
         return self.folder / name
 

@@ -156,7 +156,8 @@ class VM:
         info = self.cmd("query-migrate")
         if self.host.by_object and info.get("status") in RUNNING and self.qom_get("enabled"):
             stats = self.qom_get("stats")
-            info["disk"] = {name: stats[f"bytes-{name}"] for name in ("transferred", "remaining", "total")}
+            if stats["bytes-total"]:
+                info["disk"] = {name: stats[f"bytes-{name}"] for name in ("transferred", "remaining", "total")}
         return info
 
     def wait_migration(self, *wanted, timeout=60):
