@@ -54,12 +54,12 @@
 /* What is pending is asked for with the threshold, and added to a sum. */
 #if QEMU_AT_LEAST(8, 0)
 #define PENDING_HANDLER(pending)                                             \
-static void block_pending(void *opaque, uint64_t *precopy, uint64_t *postcopy) \
+static void block_pending(void *opaque, uint64_t *precopy, uint64_t *post)   \
 {                                                                            \
     *precopy += pending(opaque, migrate_get_current()->threshold_size);      \
 }
-#define PENDING_FIELDS \
-    .state_pending_estimate = block_pending, .state_pending_exact = block_pending
+#define PENDING_FIELDS .state_pending_estimate = block_pending, \
+                       .state_pending_exact = block_pending
 #else
 #define PENDING_HANDLER(pending)                                             \
 static void block_pending(QEMUFile *f, void *opaque, uint64_t max_size,      \

@@ -12,9 +12,9 @@
 
 /*
  * BlockDriverState to BlkMigDevice.  On the source only the migration thread
- * changes it while that runs, with the iothread lock; so it may read it
- * without.  On the destination the devices stay from the first section that
- * names them to the end of load.
+ * changes it while that runs, with the big lock; so it may read it without.  On
+ * the destination the devices stay from the first section that names them to
+ * the end of load.
  */
 static GHashTable *devices;
 
@@ -35,10 +35,10 @@ void blkmig_stop_if_closing(void)
 
 DeviceLock blkmig_lock_device(BlockDriverState *bs)
 {
-    DeviceLock lock = { .iothread_locked = !bql_locked() };
+    DeviceLock lock = { .big_locked = !bql_locked() };
 
     blkmig_stop_if_closing();
-    if (lock.iothread_locked) {
+    if (lock.big_locked) {
         bql_lock();
     }
     if (bs && !qemu_in_coroutine()) {
@@ -53,7 +53,7 @@ void blkmig_unlock_device(DeviceLock *lock)
     if (lock->ctx) {
         aio_context_release(lock->ctx);
     }
-    if (lock->iothread_locked) {
+    if (lock->big_locked) {
         bql_unlock();
     }
 }
@@ -174,7 +174,7 @@ static BlkMigDevice *add_device(BlockDriverState *bs, BlockBackend *blk,
     return dev;
 }
 
-/* In the main thread, or with the iothread lock in that of the migration. */
+/* In the main thread, or with the big lock in that of the migration. */
 static void free_device(void *opaque)
 {
     BlkMigDevice *dev = opaque;

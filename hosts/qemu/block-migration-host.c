@@ -280,7 +280,7 @@ static uint64_t system_ops_max_downtime_ns(void)
     return migrate_get_current()->parameters.downtime_limit * SCALE_MS;
 }
 
-/* A checkout of QEMU is built with warnings as errors, and this is one there. */
+/* An error in a checkout of QEMU; blkmig.h must do without the attribute. */
 #pragma GCC diagnostic ignored "-Wsuggest-attribute=format"
 static const BlkMigSystemOps system_ops = {
     .struct_size = sizeof(system_ops),

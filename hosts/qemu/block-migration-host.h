@@ -34,22 +34,22 @@ typedef struct BlkMigDevice {
 } BlkMigDevice;
 
 /*
- * The library calls from the migration thread without the iothread lock
- * (setup, iterate, pending) and with it (complete), and from the main thread
- * (cleanup, load).  A device may live in an iothread, so that both the
- * iothread lock and its AioContext are needed.  But load's coroutine yields in
- * what it calls: with an AioContext that it held, the iothread could not go on.
+ * The library calls from the migration thread without the big lock (iterate,
+ * pending, and up to 8.1 setup) and with it (complete), and from the main thread
+ * (cleanup, load).  A device may live in an iothread, so that up to 8.2 its
+ * AioContext is needed as well.  But load's coroutine yields in what it calls:
+ * with an AioContext that it held, the iothread could not go on.
  */
 typedef struct DeviceLock {
     AioContext *ctx;
-    bool iothread_locked;
+    bool big_locked;
 } DeviceLock;
 
 DeviceLock blkmig_lock_device(BlockDriverState *bs);
 void blkmig_unlock_device(DeviceLock *lock);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(DeviceLock, blkmig_unlock_device)
 
-/* Until the end of the block; without a device the iothread lock alone. */
+/* Until the end of the block; without a device the big lock alone. */
 #define DEVICE_LOCK_GUARD(bs) \
     g_auto(DeviceLock) device_lock G_GNUC_UNUSED = blkmig_lock_device(bs)
 

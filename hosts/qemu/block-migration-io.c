@@ -28,7 +28,7 @@ static Coroutine *waiting_co;
  * runs in the main AioContext, while what the device's own has submitted
  * completes there: the two would change the same lists at once.  And the
  * source's storage may hang, or a block job may end meanwhile and drain the
- * device: then the source must not hold the iothread lock, nor poll.
+ * device: then the source must not hold the big lock, nor poll.
  */
 typedef struct BlkMigCall {
     /* Who asks, and the request. */
@@ -113,7 +113,7 @@ static BlkMigCall *start_call(void (*start)(BlkMigCall *call),
     aio_context_release(ctx);
     if (call->caller) {
         qemu_coroutine_yield();
-    } else if (!device_lock.iothread_locked) {
+    } else if (!device_lock.big_locked) {
         AIO_WAIT_WHILE(device_lock.ctx, !qatomic_read(&call->done));
     }
     return call;
@@ -221,7 +221,7 @@ static int bdrv_ops_cluster_size(BlockDriverState *bs)
     return ret < 0 ? 0 : bdi.cluster_size;
 }
 
-/* In the device's AioContext, or whoever polls with the iothread lock. */
+/* In the device's AioContext, or whoever polls with the big lock. */
 static void request_done(void *opaque, int ret)
 {
     g_autofree BlkMigRequest *req = opaque;
@@ -245,7 +245,7 @@ static bool nothing_completed(unsigned seen)
     return qatomic_read(&in_flight) && qatomic_read(&completed) == seen;
 }
 
-/* Outside load's coroutine: with the iothread lock, only we can poll. */
+/* Outside load's coroutine: with the big lock, only we can poll. */
 static void bdrv_ops_aio_wait(void)
 {
     unsigned seen = qatomic_read(&completed);
@@ -267,7 +267,7 @@ static void bdrv_ops_aio_wait(void)
  * Storage that hangs must not hold up the monitor where a migration ends: the
  * source waits no longer than its reads should take, and what is in flight
  * then keeps its device until it completes.  The migration thread has not got
- * the iothread lock there, and the library gives the main thread some time.
+ * the big lock there, and the library gives the main thread some time.
  */
 static void bdrv_ops_aio_flush(void)
 {

@@ -9,6 +9,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/visitor.h"
+#include "hw/qdev-core.h"
 #include "qom/object.h"
 #include "block-migration-host.h"
 
@@ -67,6 +68,10 @@ static char *last_error(void)
 
 static bool check_settable(Error **errp)
 {
+    /* With -plugin: there is no migration before there is a machine. */
+    if (!phase_check(PHASE_MACHINE_CREATED)) {
+        return true;
+    }
     switch (migrate_get_current()->state) {
     case MIGRATION_STATUS_NONE:
     case MIGRATION_STATUS_CANCELLED:

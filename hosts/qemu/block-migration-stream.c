@@ -105,7 +105,7 @@ void blkmig_fail_stream(QEMUFile *f, int ret)
     }
 }
 
-/* From 8.2 on QEMU makes up an error of the channel where there is only ours. */
+/* From 8.2 on QEMU makes up an error of the channel when there is only ours. */
 Error *blkmig_get_failure(QEMUFile *f)
 {
     Error *err = NULL;

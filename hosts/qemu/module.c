@@ -5,7 +5,8 @@
  *
  * QEMU loads it as a TCG plugin with -plugin, which it does with every
  * accelerator, before it makes the machine.  Nothing of the plugin API is used
- * besides; the functions are QEMU's own.
+ * besides; the functions are QEMU's own.  The plugin's arguments are /blkmig's
+ * properties.
  */
 
 #include "qemu/osdep.h"
@@ -50,6 +51,16 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
                                            const qemu_info_t *info,
                                            int argc, char **argv)
 {
+    Object *settings;
+
     blkmig_init_host();
+    settings = object_resolve_path("/blkmig", NULL);
+    for (int i = 0; i < argc; i++) {
+        g_auto(GStrv) pair = g_strsplit(argv[i], "=", 2);
+
+        /* Ends QEMU, as a wrong argument of its own does. */
+        object_property_parse(settings, pair[0], pair[1] ?: "on",
+                              &error_fatal);
+    }
     return 0;
 }

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What can be set at /blkmig."""
 from .cases_copy import arrive, finish, make_disk
+from .hosts import host
 from .images import MIB
 from .qmp import QMPError
-from .runner import Failed, case, check
-from .vm import disk
+from .runner import Failed, Skip, case, check
+from .vm import VMError, disk
 
 DEFAULTS = {"enabled": False, "shared-base": False, "zero-blocks": False, "accept-tail-garbage": False, "devices": "",
             "max-buffers": 0, "max-reads": 0, "max-writes": 0}
@@ -93,6 +94,29 @@ def enabled_by_object(lab):
     check(stats["bytes-transferred"] == 16 * MIB and stats["last-error"] == 0, f"wrong numbers: {stats}")
     check(0 < stats["buffers-peak"] <= 8, f"{stats['buffers-peak']} buffers where 8 were allowed")
     finish(lab, source, target, disks)
+
+
+@case()
+def enabled_from_the_start(lab):
+    """The arguments of -plugin set what /blkmig has; a bad one ends QEMU with a text"""
+    if not host("ours").by_object:
+        raise Skip("it is not loaded with -plugin")
+    name, one, other, fmt = make_disk(lab, "disk0", "raw", 8 * MIB)
+    source = lab.vm("ours", "source", disk(name, one, fmt), settings="enabled=on,max-reads=2,devices=disk0")
+    for name, value in {"enabled": True, "max-reads": 2, "devices": "disk0"}.items():
+        check(source.qom_get(name) == value, f"{name} is {source.qom_get(name)}")
+    target = lab.vm("ours", "target", disk("disk0", other, fmt), incoming=lab.uri())
+    source.cmd("migrate", uri=lab.uri())
+    source.wait_migration("completed")
+    target.wait_arrival()
+    finish(lab, source, target, [("disk0", one, other, fmt)])
+    for settings, word in {"nonsense=1": "nonsense", "max-reads=9999999": "9999999", "enabled=perhaps": "enabled"}.items():
+        try:
+            lab.vm("ours", "bad", [], settings=settings)
+        except VMError as error:
+            check(word in str(error), f"{settings}: the text does not say '{word}': {error}")
+        else:
+            raise Failed(f"it started with {settings}")
 
 
 @case()

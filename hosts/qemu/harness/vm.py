@@ -36,8 +36,10 @@ def node(name, path, fmt, *options, device="virtio-blk-pci"):
 class VM:
     """A QEMU process. It is running when the constructor returns; end it with quit() or kill()."""
 
-    def __init__(self, which, folder, name, args, incoming=None, accel="qtest", memory=64, before=()):
-        """which: one of hosts.HOSTS, or "ours". before: a command to run QEMU under, such as unshare."""
+    def __init__(self, which, folder, name, args, incoming=None, accel="qtest", memory=64, before=(),
+                 settings=""):
+        """which: one of hosts.HOSTS, or "ours". before: a command to run QEMU under, such as unshare. settings: for the
+        loadable object, as in "enabled=on,max-reads=2"."""
         self.name = name
         self.host = host(which)
         self.folder = pathlib.Path(folder)
@@ -46,7 +48,8 @@ class VM:
         self.killed = False
         data = [arg for folder in self.host.data for arg in ("-L", folder)]
         accel = self.host.accel if accel == "qtest" else accel
-        command = [*before, self.host.binary, *self.host.args, *data, *FIRMWARE, *MACHINE,
+        args_of_host = [*self.host.args[:-1], f"{self.host.args[-1]},{settings}"] if settings else self.host.args
+        command = [*before, self.host.binary, *args_of_host, *data, *FIRMWARE, *MACHINE,
                    "-machine", f"pc-i440fx-7.2,accel={accel}",
                    "-m", str(memory), "-qmp", f"unix:{self.monitor},server=on,wait=off",
                    *(["-incoming", incoming] if incoming else []), *args]
