@@ -89,6 +89,7 @@ def refused_together(lab, what):
     check(not stream.exists() or stream.stat().st_size < MIB, "data was sent")
     source.assert_running()
     source.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-colo", "state": False}])
+    source.qom_set("enabled", False)
     if what == "cpr-reboot":
         source.cmd("migrate-set-parameters", mode="normal")
     target = lab.vm("ours", "target", disk("disk0", disks[0][2], "qcow2"), incoming=lab.uri())
