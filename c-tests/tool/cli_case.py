@@ -4,6 +4,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,9 @@ HYPERVISOR = os.path.abspath(sys.argv.pop(1))
 MIB = 1 << 20
 LIMIT = 60                                     # seconds: nothing here may take longer
 STYLES = ("threaded", "stages")
+
+# Under nohup the signal is ignored, which children inherit.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Case(unittest.TestCase):
@@ -40,8 +44,8 @@ class Case(unittest.TestCase):
 
     def pair(self, size, name="hd0"):
         """A disk option for each side."""
-        return (f"--disk={name}={self.image('source-' + name, size)}",
-                f"--disk={name}={self.image('destination-' + name, size, data=False)}")
+        ours, theirs = self.image("source-" + name, size), self.image("destination-" + name, size, data=False)
+        return tuple(f"--disk={name}={str(path).replace(',', ',,')}" for path in (ours, theirs))
 
     def assert_same(self, name="hd0"):
         one, other = self.folder / f"source-{name}", self.folder / f"destination-{name}"

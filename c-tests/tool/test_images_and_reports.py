@@ -70,7 +70,8 @@ class CreatedFiles(Case):
 
     def slow(self, style):
         """Both processes during a migration."""
-        ours, theirs = self.disk(32 * MIB)
+        # Eight seconds: a busy machine may take some of them to come back to this test.
+        ours, theirs = self.disk(64 * MIB)
         destination, _ = self.listen("--style", style, theirs)
         source = self.connect("--style", style, "--bandwidth", "8M", "--max-downtime", "0", ours)
         part = self.made.with_name(self.made.name + PART)

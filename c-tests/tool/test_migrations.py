@@ -98,6 +98,17 @@ class Migrations(Case):
         self.assert_completed(self.connect(f"--disk=cd={cd},readonly", disk[0]), destination)
         self.assert_same()
 
+    def test_only_chosen_disks_are_migrated(self):
+        pairs = {name: self.pair(2 * MIB, name) for name in ("hd0", "a,b", "hd2")}
+        for style in STYLES:
+            with self.subTest(style):
+                destination, _ = self.listen("--style", style, pairs["a,b"][1], pairs["hd2"][1])
+                source = self.connect("--style", style, "--devices", "hd2,a,,b", "--guest-writes", "5",
+                                      *(pair[0] for pair in pairs.values()))
+                self.assert_completed(source, destination)
+                self.assert_same("a,b")
+                self.assert_same("hd2")
+
     def test_raw_stream(self):
         for style in STYLES:
             disk = self.pair(5 * MIB)
@@ -224,6 +235,9 @@ class CommandLine(Case):
         self.refuse(*to, disk, disk, words=["two disks are named hd0"])
         self.refuse(*to, f"--disk={'x' * 256}=f", words=["255"])
         self.refuse(*to, disk + ",readonly", words=["every disk is readonly"])
+        for chosen, words in ("hd0,hd1", "named 'hd1'"), ("", "named ''"), ("ro", "ro is readonly"):
+            self.refuse(*to, disk, "--disk=ro=f,readonly", "--devices", chosen, words=[words])
+        self.refuse("--listen", self.address, disk, "--devices", "hd0", words=["for the source"])
         for bad in ("-1", "1X", "", "99999999G"):
             self.refuse(*to, disk, "--bandwidth", bad, words=["--bandwidth"])
         for option in ("--max-downtime", "--guest-writes", "--max-buffers", "--timeout", "--style"):

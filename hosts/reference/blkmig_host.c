@@ -79,6 +79,18 @@ void hv_fill_tables(HvTables *t, bool threaded)
     };
 }
 
+static int choose_devices(const HvOptions *o)
+{
+    const char *names[HV_MAX_DISKS];
+    size_t count = 0;
+    for (int i = 0; i < o->disk_count; i++) {
+        if (!o->disks[i].left_out) {
+            names[count++] = o->disks[i].name;
+        }
+    }
+    return blk_mig_set_devices(o->devices ? names : NULL, count);
+}
+
 static int init(const HvOptions *o)
 {
     char text[256];
@@ -89,6 +101,9 @@ static int init(const HvOptions *o)
     int ret = blk_mig_set_host(&tables.host);
     if (ret == 0) {
         ret = blk_mig_set_options(&options);
+    }
+    if (ret == 0) {
+        ret = choose_devices(o);
     }
     if (ret == 0) {
         blk_mig_init();

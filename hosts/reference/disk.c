@@ -56,6 +56,7 @@ static int add_image(const HvDiskSpec *spec, bool create)
         free_disk(bs);
         return ret;
     }
+    bs->left_out = spec->left_out;
     bs->has_no_length = create;
     bs->bytes = bs->image.bytes;
     append(bs);
@@ -169,6 +170,11 @@ int64_t hv_disk_getlength(BlockDriverState *bs)
 int hv_disk_is_read_only(BlockDriverState *bs)
 {
     return bs->read_only;
+}
+
+bool hv_disk_migrates(BlockDriverState *bs)
+{
+    return !bs->read_only && !bs->left_out;
 }
 
 int hv_disk_cluster_size(BlockDriverState *bs)

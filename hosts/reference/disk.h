@@ -15,6 +15,7 @@ struct BlockDriverState {
     HvNewFile file;                        /* if the image was created here */
     int64_t bytes;
     bool read_only;
+    bool left_out;                         /* see HvDiskSpec */
     bool has_no_length;                    /* a new file, until hv_disk_set_length */
     atomic_int refs;
     HvDirty dirty;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* --disk NAME=FILE[,base=FILE][,format=raw][,readonly], where ,, stands for a comma. */
+/* --disk NAME=FILE[,base=FILE][,format=raw][,readonly] and --devices NAME[,NAME]...: ,, stands for a comma. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,6 +59,47 @@ int hv_parse_disk(const char *text, HvDiskSpec *disk)
         free(field);
     }
     return ret == -ENOMEM ? hv_fail(ret, "out of memory") : ret;
+}
+
+static HvDiskSpec *find_disk(HvOptions *options, const char *name)
+{
+    for (int i = 0; i < options->disk_count; i++) {
+        if (strcmp(options->disks[i].name, name) == 0) {
+            return &options->disks[i];
+        }
+    }
+    return NULL;
+}
+
+static int choose_disk(HvOptions *options, const char *name)
+{
+    HvDiskSpec *disk = find_disk(options, name);
+    if (!disk) {
+        return hv_fail(-ENODEV, "--devices: no disk is named '%s'", name);
+    }
+    if (disk->read_only) {
+        return hv_fail(-EINVAL, "--devices: disk %s is readonly, and those are not migrated", name);
+    }
+    disk->left_out = false;
+    return 0;
+}
+
+int hv_choose_disks(HvOptions *options)
+{
+    const char *at = options->devices;
+    int ret = 0;
+    for (int i = 0; i < options->disk_count; i++) {
+        options->disks[i].left_out = true;
+    }
+    while (ret == 0) {
+        char *name = take_field(&at);
+        ret = name ? choose_disk(options, name) : hv_fail(-ENOMEM, "out of memory");
+        free(name);
+        if (ret == 0 && *at++ == '\0') {
+            break;
+        }
+    }
+    return ret;
 }
 
 void hv_free_disk(HvDiskSpec *disk)

@@ -97,6 +97,7 @@ uint64_t hv_file_bytes(QEMUFile *f);                         /* put or got so fa
 typedef struct HvDiskSpec {
     char *name, *path, *base;              /* base: may be NULL */
     bool read_only;
+    bool left_out;                         /* writable, but not to be migrated from here */
     bool format_raw;                       /* take the file as it is, even if it looks like a qcow2 or the like */
 } HvDiskSpec;
 
@@ -129,6 +130,7 @@ BlockDriverState *hv_disk_find(const char *name);
 const char *hv_disk_name(BlockDriverState *bs);
 int64_t hv_disk_getlength(BlockDriverState *bs);
 int hv_disk_is_read_only(BlockDriverState *bs);
+bool hv_disk_migrates(BlockDriverState *bs);
 int hv_disk_is_allocated(BlockDriverState *bs, int64_t sector, int nb_sectors, int *pnum);
 int hv_disk_is_zero(BlockDriverState *bs, int64_t sector, int nb_sectors, int *pnum);
 int hv_disk_read(BlockDriverState *bs, int64_t sector, uint8_t *buf, int nb_sectors);

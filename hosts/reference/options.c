@@ -21,6 +21,8 @@ static const char help[] =
     "                            a disk, perhaps on top of a base image; format=raw: take the file as it is, even if\n"
     "                            it looks like a qcow2 or the like; a read-only disk is not migrated; write a comma\n"
     "                            in the name of a file twice\n"
+    "  -n, --devices NAMES       source: the disks that migrate, by name, with commas in between (default: all that\n"
+    "                            are not readonly)\n"
     "  -b, --bandwidth SIZE      send at most so many bytes a second, such as 100M (default 0: no limit)\n"
     "  -t, --max-downtime MS     how long the guest may be stopped (default 300); if it writes faster than the link\n"
     "                            sends, a low value means that the migration never ends\n"
@@ -51,6 +53,7 @@ static const struct option long_options[] = {
     { "listen", required_argument, NULL, 'l' },
     { "connect", required_argument, NULL, 'c' },
     { "disk", required_argument, NULL, 'd' },
+    { "devices", required_argument, NULL, 'n' },
     { "bandwidth", required_argument, NULL, 'b' },
     { "max-downtime", required_argument, NULL, 't' },
     { "guest-writes", required_argument, NULL, 'g' },
@@ -141,6 +144,7 @@ static int parse_option(int letter, const char *text, HvOptions *o)
     case 'l': o->listen = text; break;
     case 'c': o->connect = text; break;
     case 'd': ret = add_disk(text, o); break;
+    case 'n': o->devices = text; break;
     case 'b': ret = parse_number("bandwidth", text, true, INT64_C(1) << 50, &o->bandwidth); break;
     case 't': ret = parse_limit("max-downtime", text, 86400000, 1, &o->max_downtime_ms); break;
     case 'g': ret = parse_rate(text, &o->guest_mb); break;
@@ -182,11 +186,17 @@ static int check(HvOptions *o)
     if (o->disk_count == 0) {
         return hv_fail(-EINVAL, "give at least one --disk NAME=FILE (see --help)");
     }
+    if (o->devices && o->listen) {
+        return hv_fail(-EINVAL, "--devices is for the source: the destination takes what the source sends");
+    }
     if (all_read_only(o)) {
         return hv_fail(-EINVAL, "every disk is readonly, and those are not migrated: there is nothing to do");
     }
     if (o->timeout_ms == 0) {
         return hv_fail(-EINVAL, "--timeout takes at least 1 second");
+    }
+    if (o->devices && hv_choose_disks(o) < 0) {
+        return -EINVAL;
     }
     if (!o->zero_blocks_given) {           /* with --raw, the destination may be one that cannot read them */
         o->zero_blocks = !o->raw;
@@ -199,7 +209,7 @@ int hv_parse_options(int argc, char **argv, HvOptions *o)
     int letter;
     *o = (HvOptions){ .max_downtime_ms = 300, .timeout_ms = 30000, .wait_ms = 600000 };
     opterr = 0;
-    while ((letter = getopt_long(argc, argv, ":l:c:d:b:t:g:zZasy:m:w:i:rjqvD:hV", long_options, NULL)) != -1) {
+    while ((letter = getopt_long(argc, argv, ":l:c:d:n:b:t:g:zZasy:m:w:i:rjqvD:hV", long_options, NULL)) != -1) {
         if (letter == 'h' || letter == 'V') {
             fputs(letter == 'h' ? help : "blkmig-hv " HV_VERSION "\n", stdout);
             return 0;

@@ -12,6 +12,7 @@ typedef struct HvOptions {
     const char *dump_stream;               /* not NULL: nothing else is done */
     HvDiskSpec disks[HV_MAX_DISKS];
     int disk_count;
+    const char *devices;                   /* the names of those that migrate; NULL: all */
     int64_t bandwidth;                     /* bytes a second; 0: no limit */
     int64_t max_downtime_ms, timeout_ms, wait_ms;
     double guest_mb;
@@ -24,5 +25,6 @@ int hv_parse_options(int argc, char **argv, HvOptions *options);
 void hv_free_options(HvOptions *options);
 int hv_parse_disk(const char *text, HvDiskSpec *disk);
 void hv_free_disk(HvDiskSpec *disk);
+int hv_choose_disks(HvOptions *options);   /* as `devices` says */
 
 #endif

@@ -21,10 +21,10 @@ typedef struct Seen {
     int count;
 } Seen;
 
-static void add_writable(void *opaque, BlockDriverState *bs)
+static void add_migrating(void *opaque, BlockDriverState *bs)
 {
     Seen *seen = opaque;
-    if (!hv_disk_is_read_only(bs)) {
+    if (hv_disk_migrates(bs)) {
         seen->disks[seen->count++] = bs;
     }
 }
@@ -46,7 +46,7 @@ static void get_string(QEMUFile *f, char text[256])
 int hv_send_hello(HvMigration *m)
 {
     Seen all = { .count = 0 };
-    hv_disk_iterate(add_writable, &all);
+    hv_disk_iterate(add_migrating, &all);
     hv_file_put_be64(m->out, HV_MAGIC);
     hv_file_put_byte(m->out, HV_PROTOCOL);
     hv_file_put_byte(m->out, m->options->shared_base);
@@ -138,7 +138,7 @@ static int agree(QEMUFile *f)
     for (int i = 0; i < count && ret == 0; i++) {
         ret = receive_disk(f, shared, &there);
     }
-    hv_disk_iterate(add_writable, &here);
+    hv_disk_iterate(add_migrating, &here);
     for (int i = 0; i < here.count && ret == 0; i++) {
         if (!contains(&there, here.disks[i])) {
             ret = hv_fail(-ENODEV, "disk %s does not come from the source, where it is read-only or missing",

@@ -47,8 +47,8 @@ impl Source {
         self.world.faults.get() - self.faults_before
     }
 
-    /// Whether the source knows its disks: what it was told wrong at setup is noticed later, unless another lie or a change
-    /// makes it true.
+    /// Whether the source knows its disks: what it was told wrong at setup is noticed later, unless another lie or a
+    /// change makes it true.
     fn is_reliable(&self) -> bool {
         !self.lied && self.world.disguises.get() - self.disguises_before + u64::from(self.changed) < 2
     }

@@ -160,7 +160,8 @@ pub(crate) struct World {
     pub(crate) clock: Cell<i64>,
     /// What `Event::CallBack` does.
     pub(crate) call_back: RefCell<Option<CallBack>>,
-    /// Faults that the engine has met; of these, those that made a disk seem to be another, and those that it must report.
+    /// Faults that the engine has met; of these, those that made a disk seem to be another, and those that it must
+    /// report.
     pub(crate) faults: Cell<u64>,
     pub(crate) disguises: Cell<u64>,
     pub(crate) fatal: Cell<u64>,
