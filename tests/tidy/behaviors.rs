@@ -92,7 +92,7 @@ fn c_tests(files: &[File]) -> Vec<Test<'_>> {
 }
 
 fn qemu_harness(files: &[File]) -> impl Iterator<Item = &File> {
-    files.iter().filter(|file| file.path.starts_with("hosts/qemu-") && file.kind == Kind::Python)
+    files.iter().filter(|file| file.path.starts_with("hosts/qemu/") && file.kind == Kind::Python)
 }
 
 pub(crate) fn untested(files: &[File]) -> Vec<String> {

@@ -8,11 +8,12 @@ import subprocess
 import time
 
 from . import soak_disks
+from .hosts import host
 from .images import ImageError, Images
 from .qmp import QMPError
 from .soak_commands import Commands, Gone, Hang, ask, end_jobs
 from .soak_plan import BOUND, describe, make_plan
-from .vm import BUILD, ENDED, VM, VMError
+from .vm import ENDED, VM, VMError
 
 SLOW = 16 << 10  # bytes a second: RAM alone takes much longer than any round writes
 
@@ -25,11 +26,19 @@ class Stuck(Exception):
     """QEMU 7.2's own hang."""
 
 
+# Their names up to 8.2, and later.
+MIGRATION_THREADS = {"live_migration", "return path", "mig/src/main", "mig/src/return"}
+
+
+# What query-migrate says of a destination that nobody has called: nothing in 7.2.
+UNCALLED = (None, "setup")
+
+
 class Round:
     def __init__(self, seed, number, folder, binary="ours"):
         self.plan = make_plan(seed, number)
         self.folder, self.binary = folder, binary
-        self.images = Images(folder, BUILD / "qemu-img")
+        self.images = Images(folder, host(binary).folder / "qemu-img")
         self.lines = []             # the round's log
         self.results = []           # (side, kind, result)
         self.storages = {}
@@ -153,8 +162,12 @@ class Round:
         self.log(f"{describe(action)}: {result} {why}")
 
     def capabilities(self, vm, asks):
-        names = {"return-path": self.plan["return_path"], "zero-blocks": self.plan["zero_blocks"],
-                 "pause-before-switchover": asks}
+        names = {"return-path": self.plan["return_path"], "pause-before-switchover": asks}
+        if vm.host.by_object:
+            for name, value in {"enabled": True, "zero-blocks": bool(self.plan["zero_blocks"])}.items():
+                ask(vm, "qom-set", path="/blkmig", property=name, value=value)
+        else:
+            names["zero-blocks"] = self.plan["zero_blocks"]
         ask(vm, "migrate-set-capabilities", capabilities=[{"capability": n, "state": s} for n, s in names.items()])
 
     def threads(self):
@@ -171,7 +184,7 @@ class Round:
         """A migration is reported as ended too early: QEMU 7.2 would mix it up with the next."""
         deadline = time.monotonic() + BOUND
         while (ask(self.source, "query-migrate").get("status") not in (None, *ENDED)
-               or self.threads() & {"live_migration", "return path"}):
+               or self.threads() & MIGRATION_THREADS):
             if time.monotonic() > deadline:
                 raise Hang("a migration that has ended leaves its threads")
             time.sleep(0.01)
@@ -183,7 +196,8 @@ class Round:
         if self.plan["return_path"] and target.alive():
             ask(target, "migrate-set-capabilities", capabilities=[{"capability": "return-path", "state": True}])
         ask(self.source, "migrate-set-parameters", max_bandwidth=bandwidth, downtime_limit=self.plan["downtime"])
-        ask(self.source, "migrate", uri=f"unix:{self.folder / target.name}.sock", blk=True)
+        switch = {} if self.source.host.by_object else {"blk": True}
+        ask(self.source, "migrate", uri=f"unix:{self.folder / target.name}.sock", **switch)
 
     def migrate(self, target):
         """Runs the commands until the migration has ended; returns how."""
@@ -210,6 +224,9 @@ class Round:
         try:
             while True:
                 passed = time.monotonic() - begin
+                if self.source.asked and self.source.host.by_object:
+                    # QEMU 10.0's own: query-migrate aborts it while it takes its monitor down.
+                    return "source ended"
                 info = ask(self.source, "query-migrate")
                 status = info.get("status")
                 if status in ENDED:
@@ -337,7 +354,7 @@ class Round:
         try:
             deadline = time.monotonic() + BOUND
             while target.alive() and self.status(target) == "inmigrate" and time.monotonic() < deadline:
-                if ask(target, "query-migrate").get("status") is None:
+                if ask(target, "query-migrate").get("status") in UNCALLED:
                     break  # nobody ever called
                 time.sleep(0.02)
             if target.alive() and self.status(target) == "inmigrate" and time.monotonic() >= deadline:
@@ -355,7 +372,7 @@ class Round:
         try:
             deadline = time.monotonic() + BOUND
             while target.alive():
-                if self.status(target) != "inmigrate" or ask(target, "query-migrate").get("status") is None:
+                if self.status(target) != "inmigrate" or ask(target, "query-migrate").get("status") in UNCALLED:
                     break
                 if time.monotonic() > deadline:
                     raise Hang("the destination waits for a source that gave up")

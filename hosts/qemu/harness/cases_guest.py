@@ -5,9 +5,10 @@ import subprocess
 import time
 
 from . import guest
+from .hosts import host
 from .images import MIB
 from .runner import case, check
-from .vm import BINARIES, BUILD, CACHE, FIRMWARE, disk
+from .vm import BUILD, CACHE, FIRMWARE, disk
 
 GUEST_WORDS = ("READY", "VERIFY", "GUEST BAD")
 
@@ -73,9 +74,10 @@ def power_off(lab):
 @case(["raw", "qcow2"])
 def iotest_183(lab, fmt):
     """QEMU's own iotest 183"""
+    lab.need_qemus_own("this test")
     wrapper = lab.path("qemu")
     firmware = " ".join(map(str, FIRMWARE))
-    wrapper.write_text(f'#!/bin/sh\nexec {BINARIES["ours"]} {firmware} "$@"\n')
+    wrapper.write_text(f'#!/bin/sh\nexec {host("7.2").binary} {firmware} "$@"\n')
     wrapper.chmod(0o755)
     source = CACHE / "source-modified/tests/qemu-iotests"
     environment = dict(os.environ, QEMU_PROG=str(wrapper), TEST_DIR=str(lab.path("scratch")),

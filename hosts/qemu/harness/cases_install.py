@@ -15,6 +15,7 @@ FILES = ["VERSION", "migration/meson.build", "migration/block.c", "migration/mig
 
 def tree(lab):
     """As much of QEMU's tree as install looks at."""
+    lab.need_qemus_own("a block.c that could be replaced")
     root = lab.path("qemu")
     (root / "subprojects").mkdir(parents=True)
     for name in FILES:
@@ -82,15 +83,15 @@ def install_in_tree(lab, how):
         shutil.copytree(PROJECT / "src", inside / "src")
         (inside / "theirs").touch()
     else:
-        for part in ("src", "hosts/qemu-7.2"):
+        for part in ("src", "hosts/qemu"):
             shutil.copytree(PROJECT / part, root / "vendor/blkmig" / part, ignore=shutil.ignore_patterns("__pycache__"))
-        script = root / "vendor/blkmig/hosts/qemu-7.2/install"
+        script = root / "vendor/blkmig/hosts/qemu/install"
     for _ in range(2):
         done = subprocess.run([script, *arguments, root], capture_output=True, text=True, timeout=60, check=False)
         check(done.returncode == 0, done.stdout + done.stderr)
     check((inside / "src/ffi").is_dir(), "no project")
     check(inside.is_symlink() == (how == "the project within the tree"), "it is a link")
-    check(how != "a copy of ours" or (inside / "hosts/qemu-7.2/build").exists() and not (inside / "target").exists(),
+    check(how != "a copy of ours" or (inside / "hosts/qemu/build").exists() and not (inside / "target").exists(),
           "not the right copy")
     check(how != "their own copy" or (inside / "theirs").exists(), "it is not their own any more")
     if inside.is_symlink():

@@ -6,9 +6,9 @@ import subprocess
 import threading
 import time
 
+from .hosts import host
 from .images import ImageError
 from .soak_plan import BOUND, FLOPPY
-from .vm import BUILD
 
 
 class Storage:
@@ -28,7 +28,7 @@ class Storage:
 
     def _start(self):
         pathlib.Path(self.socket).unlink(missing_ok=True)
-        self.process = subprocess.Popen([str(BUILD / "qemu-nbd"), "-t", "-e", "8", "-f", "raw", "-k", str(self.socket),
+        self.process = subprocess.Popen([str(host("ours").folder / "qemu-nbd"), "-t", "-e", "8", "-f", "raw", "-k", str(self.socket),
                                          str(self.image)],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + BOUND

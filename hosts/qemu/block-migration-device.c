@@ -8,15 +8,13 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
-#include "block/block_int.h"
-#include "sysemu/runstate.h"
 #include "block-migration-host.h"
 
 /*
  * BlockDriverState to BlkMigDevice.  On the source only the migration thread
- * changes it while that runs, with the iothread lock; so it may read it
- * without.  On the destination the devices stay from the first section that
- * names them to the end of load.
+ * changes it while that runs, with the big lock; so it may read it without.  On
+ * the destination the devices stay from the first section that names them to
+ * the end of load.
  */
 static GHashTable *devices;
 
@@ -37,11 +35,11 @@ void blkmig_stop_if_closing(void)
 
 DeviceLock blkmig_lock_device(BlockDriverState *bs)
 {
-    DeviceLock lock = { .iothread_locked = !qemu_mutex_iothread_locked() };
+    DeviceLock lock = { .big_locked = !bql_locked() };
 
     blkmig_stop_if_closing();
-    if (lock.iothread_locked) {
-        qemu_mutex_lock_iothread();
+    if (lock.big_locked) {
+        bql_lock();
     }
     if (bs && !qemu_in_coroutine()) {
         lock.ctx = bdrv_get_aio_context(bs);
@@ -55,8 +53,8 @@ void blkmig_unlock_device(DeviceLock *lock)
     if (lock->ctx) {
         aio_context_release(lock->ctx);
     }
-    if (lock->iothread_locked) {
-        qemu_mutex_unlock_iothread();
+    if (lock->big_locked) {
+        bql_unlock();
     }
 }
 
@@ -176,7 +174,7 @@ static BlkMigDevice *add_device(BlockDriverState *bs, BlockBackend *blk,
     return dev;
 }
 
-/* In the main thread, or with the iothread lock in that of the migration. */
+/* In the main thread, or with the big lock in that of the migration. */
 static void free_device(void *opaque)
 {
     BlkMigDevice *dev = opaque;
@@ -218,6 +216,7 @@ static void remove_device(BlkMigDevice *dev)
 void blkmig_iterate(BlkMigDeviceVisitor *it, void *opaque)
 {
     DEVICE_LOCK_GUARD(NULL);
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
     BdrvNextIterator iter;
     BlockDriverState *bs;
 
@@ -252,6 +251,13 @@ static bool is_named(BlockBackend *blk, const char *name)
     return bs;
 }
 
+/* Load runs in a coroutine, but for a snapshot. */
+static int activate(BlockDriverState *bs, Error **errp)
+{
+    return qemu_in_coroutine() ? bdrv_co_activate(bs, errp) :
+                                 bdrv_activate(bs, errp);
+}
+
 /*
  * Who may write to the destination's device: the guest, or for a drive without
  * a device we.
@@ -269,10 +275,12 @@ static BlockBackend *open_backend(BlockBackend *blk, Error **errp)
         blk_ref(blk);
         return blk;
     }
-    if (bdrv_activate(bs, errp) < 0) {
+    if (activate(bs, errp) < 0) {
         return NULL;
     }
-    own = blk_new_with_bs(bs, BLK_PERM_WRITE, BLK_PERM_ALL, errp);
+    own = qemu_in_coroutine() ?
+          blk_co_new_with_bs(bs, BLK_PERM_WRITE, BLK_PERM_ALL, errp) :
+          blk_new_with_bs(bs, BLK_PERM_WRITE, BLK_PERM_ALL, errp);
     if (own) {
         blk_set_allow_aio_context_change(own, true);
     }
@@ -336,6 +344,20 @@ const char *blkmig_get_device_name(BlockDriverState *bs)
     return bdrv_get_node_name(bs);
 }
 
+/* A coroutine has to keep the nodes from being linked anew. */
+static int64_t node_length(BlockDriverState *bs)
+{
+    int64_t length;
+
+    if (!qemu_in_coroutine()) {
+        return bdrv_getlength(bs);
+    }
+    bdrv_graph_co_rdlock();
+    length = bdrv_getlength(bs);
+    bdrv_graph_co_rdunlock();
+    return length;
+}
+
 int64_t blkmig_getlength(BlockDriverState *bs)
 {
     DEVICE_LOCK_GUARD(bs);
@@ -343,10 +365,10 @@ int64_t blkmig_getlength(BlockDriverState *bs)
 
     if (dev && dev->watch) {
         /* A filter that its block job has taken away leads to nothing. */
-        return blkmig_was_seen_to_change(dev) ? -ENODEV : bdrv_getlength(bs);
+        return blkmig_was_seen_to_change(dev) ? -ENODEV : node_length(bs);
     }
     bs = blkmig_find_node(bs);
-    return bs ? bdrv_getlength(bs) : -ENODEV;
+    return bs ? node_length(bs) : -ENODEV;
 }
 
 /* A CD-ROM drive has no use for an image that could be written to. */
@@ -405,7 +427,7 @@ int blkmig_activate(BlockDriverState *bs)
     if (!bs) {
         return -ENODEV;
     }
-    if (bdrv_activate(bs, &local_err) < 0) {
+    if (activate(bs, &local_err) < 0) {
         error_report_err(local_err);
         return -EIO;
     }

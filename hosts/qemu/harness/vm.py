@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One QEMU process, and how a migration between two goes."""
-import os
 import pathlib
 import subprocess
 import time
 
+from .hosts import CACHE, FIRMWARE as FIRMWARE_FOLDERS, host
 from .qmp import QMP, QMPError
 
-CACHE = pathlib.Path(os.environ.get("BLKMIG_CACHE") or pathlib.Path.home() / ".cache/blkmig")
 BUILD = CACHE / "build-modified"
-BINARIES = {
-    "ours": BUILD / "qemu-system-x86_64",
-    "unmodified": CACHE / "build-unmodified/qemu-system-x86_64",
-    "debian": CACHE / "debian/usr/bin/qemu-system-x86_64",
-}
-FIRMWARE = ["-L", CACHE / "debian/usr/share/seabios", "-L", CACHE / "debian/usr/share/qemu"]
+FIRMWARE = [arg for folder in FIRMWARE_FOLDERS for arg in ("-L", folder)]
 MACHINE = ["-nodefaults", "-display", "none", "-cpu", "qemu64"]
 ENDED = ("completed", "failed", "cancelled")
+RUNNING = ("setup", "active", "pre-switchover", "device", "cancelling")
+# What is a capability or a property of /blkmig, depending on the version.
+SWITCHES = {"block": "enabled", "zero-blocks": "zero-blocks"}
 
 
 class VMError(Exception):
@@ -39,14 +36,21 @@ def node(name, path, fmt, *options, device="virtio-blk-pci"):
 class VM:
     """A QEMU process. It is running when the constructor returns; end it with quit() or kill()."""
 
-    def __init__(self, which, folder, name, args, incoming=None, accel="qtest", memory=64, before=()):
-        """which: one of BINARIES. before: a command to run QEMU under, such as unshare."""
+    def __init__(self, which, folder, name, args, incoming=None, accel="qtest", memory=64, before=(),
+                 settings=""):
+        """which: one of hosts.HOSTS, or "ours". before: a command to run QEMU under, such as unshare. settings: for the
+        loadable object, as in "enabled=on,max-reads=2"."""
         self.name = name
+        self.host = host(which)
         self.folder = pathlib.Path(folder)
         self.monitor = self.folder / f"{name}.qmp"
         self.output = self.folder / f"{name}.log"
         self.killed = False
-        command = [*before, BINARIES[which], *FIRMWARE, *MACHINE, "-machine", f"pc-i440fx-7.2,accel={accel}",
+        data = [arg for folder in self.host.data for arg in ("-L", folder)]
+        accel = self.host.accel if accel == "qtest" else accel
+        args_of_host = [*self.host.args[:-1], f"{self.host.args[-1]},{settings}"] if settings else self.host.args
+        command = [*before, self.host.binary, *args_of_host, *data, *FIRMWARE, *MACHINE,
+                   "-machine", f"pc-i440fx-7.2,accel={accel}",
                    "-m", str(memory), "-qmp", f"unix:{self.monitor},server=on,wait=off",
                    *(["-incoming", incoming] if incoming else []), *args]
         with open(self.output, "wb") as log:
@@ -128,14 +132,36 @@ class VM:
         """Starts a block migration."""
         self.cmd("migrate-set-parameters", max_bandwidth=bandwidth, downtime_limit=downtime_ms)
         self.set_capabilities(*capabilities)
-        self.cmd("migrate", uri=uri, blk=not incremental, inc=incremental)
+        if self.host.by_object:
+            self.qom_set("enabled", True)
+            self.qom_set("shared-base", incremental)
+            self.cmd("migrate", uri=uri)
+        else:
+            self.cmd("migrate", uri=uri, blk=not incremental, inc=incremental)
+
+    def qom_set(self, name, value):
+        """Sets a property of /blkmig."""
+        self.cmd("qom-set", path="/blkmig", property=name, value=value)
+
+    def qom_get(self, name):
+        return self.cmd("qom-get", path="/blkmig", property=name)
 
     def set_capabilities(self, *names):
+        if self.host.by_object:
+            for name in set(names) & set(SWITCHES):
+                self.qom_set(SWITCHES[name], True)
+            names = [name for name in names if name not in SWITCHES]
         self.cmd("migrate-set-capabilities",
                  capabilities=[{"capability": name, "state": True} for name in names])
 
     def migration(self):
-        return self.cmd("query-migrate")
+        """query-migrate's answer. From 9.1 on it says nothing of the disks, which /blkmig does."""
+        info = self.cmd("query-migrate")
+        if self.host.by_object and info.get("status") in RUNNING and self.qom_get("enabled"):
+            stats = self.qom_get("stats")
+            if stats["bytes-total"]:
+                info["disk"] = {name: stats[f"bytes-{name}"] for name in ("transferred", "remaining", "total")}
+        return info
 
     def wait_migration(self, *wanted, timeout=60):
         """Waits for the end of an outgoing migration, which must be one of these; returns query-migrate's answer."""

@@ -6,7 +6,6 @@
 
 #include "qemu/osdep.h"
 #include "qemu/main-loop.h"
-#include "block/block_int.h"
 #include "block-migration-host.h"
 
 /* How long is waited for what storage that does not hang has done by then. */
@@ -29,7 +28,7 @@ static Coroutine *waiting_co;
  * runs in the main AioContext, while what the device's own has submitted
  * completes there: the two would change the same lists at once.  And the
  * source's storage may hang, or a block job may end meanwhile and drain the
- * device: then the source must not hold the iothread lock, nor poll.
+ * device: then the source must not hold the big lock, nor poll.
  */
 typedef struct BlkMigCall {
     /* Who asks, and the request. */
@@ -114,7 +113,7 @@ static BlkMigCall *start_call(void (*start)(BlkMigCall *call),
     aio_context_release(ctx);
     if (call->caller) {
         qemu_coroutine_yield();
-    } else if (!device_lock.iothread_locked) {
+    } else if (!device_lock.big_locked) {
         AIO_WAIT_WHILE(device_lock.ctx, !qatomic_read(&call->done));
     }
     return call;
@@ -155,10 +154,16 @@ static void answer(BlkMigCall *call, int ret)
 static void coroutine_fn ask_is_allocated(void *opaque)
 {
     BlkMigCall *call = opaque;
-    BlockDriverState *bs = blk_bs(call->blk);
+    BlockDriverState *bs;
+    int ret = -ENODEV;
 
-    answer(call, bs ? bdrv_is_allocated(bs, call->offset, call->bytes,
-                                        &call->count) : -ENODEV);
+    bdrv_graph_co_rdlock();
+    bs = blk_bs(call->blk);
+    if (bs) {
+        ret = bdrv_is_allocated(bs, call->offset, call->bytes, &call->count);
+    }
+    bdrv_graph_co_rdunlock();
+    answer(call, ret);
 }
 
 static void start_is_allocated(BlkMigCall *call)
@@ -175,13 +180,16 @@ static int bdrv_ops_is_allocated(BlockDriverState *bs, int64_t sector, int nb,
 static void coroutine_fn ask_is_zero(void *opaque)
 {
     BlkMigCall *call = opaque;
-    BlockDriverState *bs = blk_bs(call->blk);
+    BlockDriverState *bs;
     int ret = -ENODEV;
 
+    bdrv_graph_co_rdlock();
+    bs = blk_bs(call->blk);
     if (bs) {
         ret = bdrv_block_status_above(bs, NULL, call->offset, call->bytes,
                                       &call->count, NULL, NULL);
     }
+    bdrv_graph_co_rdunlock();
     answer(call, ret < 0 ? ret : !!(ret & BDRV_BLOCK_ZERO));
 }
 
@@ -201,11 +209,19 @@ static int bdrv_ops_cluster_size(BlockDriverState *bs)
     DEVICE_LOCK_GUARD(bs);
     BlockDriverState *node = blkmig_find_node(bs);
     BlockDriverInfo bdi;
+    int ret = -ENODEV;
 
-    return node && bdrv_get_info(node, &bdi) >= 0 ? bdi.cluster_size : 0;
+    if (node && qemu_in_coroutine()) {
+        bdrv_graph_co_rdlock();
+        ret = bdrv_get_info(node, &bdi);
+        bdrv_graph_co_rdunlock();
+    } else if (node) {
+        ret = bdrv_get_info(node, &bdi);
+    }
+    return ret < 0 ? 0 : bdi.cluster_size;
 }
 
-/* In the device's AioContext, or whoever polls with the iothread lock. */
+/* In the device's AioContext, or whoever polls with the big lock. */
 static void request_done(void *opaque, int ret)
 {
     g_autofree BlkMigRequest *req = opaque;
@@ -229,7 +245,7 @@ static bool nothing_completed(unsigned seen)
     return qatomic_read(&in_flight) && qatomic_read(&completed) == seen;
 }
 
-/* Outside load's coroutine: with the iothread lock, only we can poll. */
+/* Outside load's coroutine: with the big lock, only we can poll. */
 static void bdrv_ops_aio_wait(void)
 {
     unsigned seen = qatomic_read(&completed);
@@ -251,7 +267,7 @@ static void bdrv_ops_aio_wait(void)
  * Storage that hangs must not hold up the monitor where a migration ends: the
  * source waits no longer than its reads should take, and what is in flight
  * then keeps its device until it completes.  The migration thread has not got
- * the iothread lock there, and the library gives the main thread some time.
+ * the big lock there, and the library gives the main thread some time.
  */
 static void bdrv_ops_aio_flush(void)
 {
@@ -261,7 +277,7 @@ static void bdrv_ops_aio_flush(void)
         while (qatomic_read(&in_flight)) {
             bdrv_ops_aio_wait();
         }
-    } else if (qemu_mutex_iothread_locked()) {
+    } else if (bql_locked()) {
         while (qatomic_read(&in_flight) &&
                qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
             if (!aio_poll(qemu_get_aio_context(), false)) {

@@ -42,7 +42,7 @@ def make_disk(lab, name, fmt, size, zeroes=0.4):
 
 def accept_tail_garbage(target):
     """Unmodified sources send whatever was in their buffer past the end of an odd size."""
-    target.cmd("qom-set", path="/blkmig", property="accept-tail-garbage", value=True)
+    target.qom_set("accept-tail-garbage", True)
 
 
 @case(ROUTES, ["raw", "qcow2"], ["zero-blocks off", "zero-blocks on"])
@@ -103,6 +103,8 @@ def overlays(lab):
 @case(["migrate inc", "migrate -i", "block-incremental"])
 def incremental(lab, how):
     """Only what is in the overlay moves"""
+    if how != "migrate inc":
+        lab.need_qemus_own(how)
     disks = [overlays(lab)]
     source, target = lab.pair(disks)
     for offset in (0, 5 * MIB + 4096, 31 * MIB):
@@ -126,6 +128,7 @@ def incremental(lab, how):
 @case(["migrate -b", "block capability"])
 def ways_to_ask(lab, how):
     """Asked for in another way"""
+    lab.need_qemus_own(how)
     disks = [make_disk(lab, "disk0", "qcow2", 16 * MIB)]
     source, target = lab.pair(disks)
     if how == "migrate -b":
@@ -194,12 +197,15 @@ def writes_meanwhile(lab):
     """What is written while it runs arrives too"""
     disks = [make_disk(lab, "disk0", "raw", 48 * MIB, 0), make_disk(lab, "disk1", "qcow2", 16 * MIB)]
     source, target = lab.pair(disks)
-    source.migrate(lab.uri(), bandwidth=64 * MIB, downtime_ms=1)
+    # Without the pause a write could come when the disks are the target's already, and QEMU aborts.
+    source.migrate(lab.uri(), bandwidth=64 * MIB, downtime_ms=1, capabilities=["pause-before-switchover"])
     count = 0
     while source.migration()["status"] in ("setup", "active") and count < 400:
         source.io(f"disk{count % 2}", f"write -P {count % 255 + 1} {count * 7919 % 4000 * 4096} 8k")
         count += 1
         time.sleep(0.002)
+    source.wait_for(lambda i: i["status"] == "pre-switchover")
+    source.cmd("migrate-continue", state="pre-switchover")
     source.wait_migration("completed")
     target.wait_arrival()
     finish(lab, source, target, disks)

@@ -8,9 +8,10 @@ import time
 
 from .cases_copy import finish
 from .crossed import STYLES, THREAD, again, failed, hold_io, in_style, io_name, start
+from .hosts import host
 from .images import MIB
 from .runner import case, check
-from .vm import BUILD, disk
+from .vm import disk
 
 SIZE = 48 * MIB
 
@@ -23,7 +24,7 @@ class NBD:
         if fmt == "qcow2":
             os.truncate(image, 2 * SIZE)
         self.socket = lab.path("nbd.sock")
-        self.process = subprocess.Popen([BUILD / "qemu-nbd", "-t", "-e", "4", "-f", "raw", "-k", self.socket, image],
+        self.process = subprocess.Popen([host("ours").folder / "qemu-nbd", "-t", "-e", "4", "-f", "raw", "-k", self.socket, image],
                                         stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while not self.socket.exists():

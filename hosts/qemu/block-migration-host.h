@@ -8,9 +8,12 @@
 #define MIGRATION_BLOCK_MIGRATION_HOST_H
 
 #include "qemu/units.h"
-#include "block/block.h"
-#include "sysemu/block-backend.h"
+#include "block-migration-compat.h"
+#pragma GCC diagnostic push
+/* Until 9.0 migration/misc.h declares blk_mig_init() as well. */
+#pragma GCC diagnostic ignored "-Wredundant-decls"
 #include "blkmig.h"
+#pragma GCC diagnostic pop
 
 #define CHUNK (1 * MiB)
 #define BYTES(sectors) ((int64_t)(sectors) * BDRV_SECTOR_SIZE)
@@ -31,22 +34,22 @@ typedef struct BlkMigDevice {
 } BlkMigDevice;
 
 /*
- * The library calls from the migration thread without the iothread lock
- * (setup, iterate, pending) and with it (complete), and from the main thread
- * (cleanup, load).  A device may live in an iothread, so that both the
- * iothread lock and its AioContext are needed.  But load's coroutine yields in
- * what it calls: with an AioContext that it held, the iothread could not go on.
+ * The library calls from the migration thread without the big lock (iterate,
+ * pending, and up to 8.1 setup) and with it (complete), and from the main
+ * thread (cleanup, load).  A device may live in an iothread, so that up to 8.2 its
+ * AioContext is needed as well.  But load's coroutine yields in what it calls:
+ * with an AioContext that it held, the iothread could not go on.
  */
 typedef struct DeviceLock {
     AioContext *ctx;
-    bool iothread_locked;
+    bool big_locked;
 } DeviceLock;
 
 DeviceLock blkmig_lock_device(BlockDriverState *bs);
 void blkmig_unlock_device(DeviceLock *lock);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(DeviceLock, blkmig_unlock_device)
 
-/* Until the end of the block; without a device the iothread lock alone. */
+/* Until the end of the block; without a device the big lock alone. */
 #define DEVICE_LOCK_GUARD(bs) \
     g_auto(DeviceLock) device_lock G_GNUC_UNUSED = blkmig_lock_device(bs)
 
@@ -97,6 +100,27 @@ bool blkmig_has_changed(BlkMigDevice *dev);
 extern Error *blkmig_cause;
 
 extern const BlkMigDirtyOps blkmig_dirty_ops;
+
+/* block-migration-stream.c: the stream */
+
+extern const BlkMigFileOps blkmig_file_ops;
+void blkmig_start_stream(void);
+/* As QEMU's function, unless it has failed already. */
+void blkmig_fail_stream(QEMUFile *f, int ret);
+/* Why the migration fails; to be freed. */
+Error *blkmig_get_failure(QEMUFile *f);
+
+/* block-migration-settings.c: what the user sets */
+
+void blkmig_add_settings(void);
+bool blkmig_is_enabled(void);
+bool blkmig_shares_base(void);
+/* 0 or -errno, as the library's function. */
+int blkmig_apply_options(void);
+
+/* block-migration-host.c: the handlers, and what starts and ends a migration */
+
+void blkmig_init_host(void);
 
 /* block-migration-io.c: requests, and the block layer as a whole */
 

@@ -6,10 +6,8 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qapi/qmp/qdict.h"
-#include "qapi/qmp/qjson.h"
 #include "qemu/main-loop.h"
-#include "block/block_int.h"
+#include "block/dirty-bitmap.h"
 #include "block-migration-host.h"
 
 typedef struct BlkMigWatch {
@@ -93,7 +91,7 @@ static void watch_drained_begin(void *opaque)
     g_autoptr(GString) links = NULL;
 
     /* An iothread that drains for a block job of its own changes nothing. */
-    if (qemu_mutex_iothread_locked() && !dev->watch->changed) {
+    if (bql_locked() && !dev->watch->changed) {
         links = g_string_new(NULL);
         describe_links(dev->bs, links);
         dev->watch->changed = !g_string_equal(links, dev->watch->links);
