@@ -23,8 +23,8 @@ use blkmig::geometry::Geometry;
 
 use host::{CallContext, Disk, Event, Features, Instance, NEVER, Options, OutStream, SECTOR, SmallHost, World};
 
-/// The dirty bit is set so many callbacks after the write at most. Miri is a thousand times slower.
-const MAX_DELAY: u64 = if cfg!(miri) { 0 } else { 8 };
+/// The dirty bit is set so many callbacks after the write at most.
+const MAX_DELAY: u64 = 8;
 
 /// What is in the chunks of the disks, one letter each: data, zeroes, or what the backing file holds.
 const DISKS: [&[&str]; 6] = [&["ddd"], &["zdzz"], &["zzz"], &["bdbd"], &["bb"], &["dz", "bd"]];
