@@ -13,21 +13,24 @@ from .vm import BUILD, CACHE, FIRMWARE, disk
 GUEST_WORDS = ("READY", "VERIFY", "GUEST BAD")
 
 
-@case(["ours to ours, raw", "ours to ours, qcow2, iothread, zero-blocks", "ours to Debian's, raw"])
+@case(["ours to ours, raw", "ours to ours, qcow2, iothread, zero-blocks", "ours to Debian's, raw",
+       "7.2 to 10.0, qcow2, iothread"])
 def real_guest(lab, how):
     """A guest that writes records all over its disk finds them all on the other side"""
+    sides = [{"Debian's": "debian"}.get(side, side) for side in how.split(",")[0].split(" to ")]
+    if "10.0" in sides:
+        lab.need_versions(*sides)
     fmt = "qcow2" if "qcow2" in how else "raw"
     # Debian's destination can't take a size that is no multiple of 1 MiB: it writes past the end.
     size = 128 * MIB + (0 if "Debian's" in how else 4096 * 3)
     options = ["discard=unmap"] if fmt == "qcow2" else []
     vms = []
-    for name in ("source", "target"):
+    for name, which in zip(("source", "target"), sides):
         image = lab.images.empty(lab.path(name), fmt, size)
         args = guest.arguments(lab.folder, name, pause_us=8000) + disk("disk0", image, fmt, *options)
         if "iothread" in how:
             args[-1] += ",iothread=thread0"
             args = ["-object", "iothread,id=thread0", *args]
-        which = "debian" if "Debian's" in how and vms else "ours"
         vms.append(lab.vm(which, name, args, accel="tcg", memory=guest.MEMORY, incoming=lab.uri() if vms else None))
     source, target = vms
 

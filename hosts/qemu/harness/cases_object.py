@@ -110,7 +110,8 @@ def enabled_from_the_start(lab):
     source.wait_migration("completed")
     target.wait_arrival()
     finish(lab, source, target, [("disk0", one, other, fmt)])
-    for settings, word in {"nonsense=1": "nonsense", "max-reads=9999999": "9999999", "enabled=perhaps": "enabled"}.items():
+    bad = {"nonsense=1": "nonsense", "max-reads=9999999": "9999999", "enabled=perhaps": "enabled"}
+    for settings, word in bad.items():
         try:
             lab.vm("ours", "bad", [], settings=settings)
         except VMError as error:

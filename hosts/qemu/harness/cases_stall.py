@@ -24,7 +24,8 @@ class NBD:
         if fmt == "qcow2":
             os.truncate(image, 2 * SIZE)
         self.socket = lab.path("nbd.sock")
-        self.process = subprocess.Popen([host("ours").folder / "qemu-nbd", "-t", "-e", "4", "-f", "raw", "-k", self.socket, image],
+        server = host("ours").folder / "qemu-nbd"
+        self.process = subprocess.Popen([server, "-t", "-e", "4", "-f", "raw", "-k", self.socket, image],
                                         stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while not self.socket.exists():

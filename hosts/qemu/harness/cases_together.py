@@ -2,7 +2,6 @@
 """Block migration together with what else QEMU's migration can do, and between versions."""
 from .cases_copy import arrive, finish, make_disk
 from .crossed import STYLES, in_style, io_name, start
-from .hosts import VERSIONS, host
 from .images import MIB
 from .qmp import QMPError
 from .runner import Skip, case, check
@@ -109,9 +108,7 @@ def refusal(source, uri):
 def between_versions(lab, route, style):
     """From one QEMU to another, both with this library"""
     source_host, target_host = route.split(" to ")
-    for version in VERSIONS:
-        if not host(version).binary.exists():
-            raise Skip(f"there is no {host(version).binary}")
+    lab.need_versions(source_host, target_host)
     fmt = "qcow2" if "qcow2" in style else "raw"
     disks = [("disk0", lab.images.filled(lab.path("one"), fmt, 32 * MIB),
               lab.images.empty(lab.path("other"), fmt, 32 * MIB), fmt)]

@@ -45,19 +45,22 @@ def options(cache):
 
 
 def fetch(cache, wanted, folder):
-    """Downloads those files of a source package whose name the pattern wanted fits, checked against apt's signed lists."""
+    """Downloads these files of a source package, lines of --print-uris, and checks them against apt's signed lists."""
     for line in wanted:
         url, name, _, checksum = line.split()
         run("/usr/lib/apt/apt-helper", *options(cache), "download-file", url.strip("'"), folder / name, checksum)
 
 
 def binary(cache, version):
-    """The program of Debian's newest QEMU of this version, such as 10.0, in a folder of its own; nothing is installed but
-    the libraries that it needs."""
+    """The program of Debian's newest QEMU of this version, such as 10.0, in a folder of its own.
+
+    Nothing is installed but the libraries that it needs.
+    """
     folder = pathlib.Path(cache) / f"debian-{version}"
     if not folder.exists():
         made = options(cache)
-        offered = [line.split("|")[1].strip() for line in run("apt-cache", *made, "madison", "qemu-system-x86").splitlines()]
+        listed = run("apt-cache", *made, "madison", "qemu-system-x86").splitlines()
+        offered = [line.split("|")[1].strip() for line in listed]
         fitting = [v for v in offered if f":{version}." in v]
         if not fitting:
             raise DebianError(f"Debian's archive has {', '.join(offered)}")
@@ -78,8 +81,8 @@ def binary(cache, version):
 
 def install_missing(packages):
     """From the machine's own lists: these libraries are as old as its distribution."""
-    known = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Status}\n", *packages], capture_output=True, text=True,
-                           check=False).stdout.splitlines()
+    known = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Status}\n", *packages],
+                           capture_output=True, text=True, check=False).stdout.splitlines()
     there = {line.split()[0] for line in known if line.endswith(" installed")}
     missing = sorted(set(packages) - there)
     if missing:
@@ -110,8 +113,8 @@ def get_source(cache, version, package, folder):
     getting = folder.with_suffix(".getting")
     shutil.rmtree(getting, ignore_errors=True)
     getting.mkdir(parents=True)
-    lines = [line for line in run("apt-get", *options(cache), "source", "--print-uris", f"qemu={fitting[0]}").splitlines()
-             if line.startswith("'")]
+    listed = run("apt-get", *options(cache), "source", "--print-uris", f"qemu={fitting[0]}").splitlines()
+    lines = [line for line in listed if line.startswith("'")]
     try:
         fetch(cache, lines, getting)
         run("dpkg-source", "--no-check", "-x", *getting.glob("*.dsc"), getting / "new")

@@ -7,6 +7,7 @@ import tempfile
 import time
 import traceback
 
+from . import hosts
 from .hosts import host
 from .images import ImageError, Images
 from .qmp import QMPError
@@ -55,6 +56,15 @@ class Lab:
         """Skips the case where QEMU has not got its own ways to switch disks on, which upstream removed in 9.1."""
         if host("ours").by_object:
             raise Skip(f"this QEMU has not got {what}")
+
+    @staticmethod
+    def need_versions(*versions):
+        """Skips a case between two versions where one of them is missing, and tries it once: with the later one."""
+        if hosts.chosen != max(versions, key=hosts.VERSIONS.index):
+            raise Skip(f"this is tried with --qemu {max(versions, key=hosts.VERSIONS.index)}")
+        for version in versions:
+            if not host(version).binary.exists():
+                raise Skip(f"there is no {host(version).binary}")
 
     @staticmethod
     def need_none_of(fault):

@@ -28,8 +28,8 @@ class Storage:
 
     def _start(self):
         pathlib.Path(self.socket).unlink(missing_ok=True)
-        self.process = subprocess.Popen([str(host("ours").folder / "qemu-nbd"), "-t", "-e", "8", "-f", "raw", "-k", str(self.socket),
-                                         str(self.image)],
+        server = host("ours").folder / "qemu-nbd"
+        self.process = subprocess.Popen([server, "-t", "-e", "8", "-f", "raw", "-k", self.socket, self.image],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + BOUND
         while not pathlib.Path(self.socket).exists():
