@@ -257,11 +257,17 @@ class Reports(Case):
         self.assertEqual(json.loads(done.stdout)["error"],
                          f"cannot open {self.folder}/{odd}: No such file or directory")
 
+    def listens(self):
+        """The file of the socket is there a moment before one can connect to it."""
+        accepts, path = "00010000", self.address[len("unix:"):]
+        sockets = [line.split() for line in pathlib.Path("/proc/net/unix").read_text().splitlines()]
+        return any(fields[3] == accepts and fields[-1] == path for fields in sockets)
+
     def test_quiet(self):
         for style in STYLES:
             ours, theirs = self.pair(8 * MIB)
             processes = [self.start("--quiet", "--style", style, "--listen", self.address, theirs)]
-            while not os.path.exists(self.address[len("unix:"):]):
+            while not self.listens():
                 time.sleep(0.05)
             processes.append(self.connect("--quiet", "--style", style, "--bandwidth", "4M", "--max-downtime", "0",
                                           ours))
