@@ -12,6 +12,9 @@ FIRMWARE = [arg for folder in FIRMWARE_FOLDERS for arg in ("-L", folder)]
 MACHINE = ["-nodefaults", "-display", "none", "-cpu", "qemu64"]
 ENDED = ("completed", "failed", "cancelled")
 RUNNING = ("setup", "active", "pre-switchover", "device", "cancelling")
+# A firmware that halts at the reset vector. QEMU's own resets the devices at some time, and waits for their requests with
+# the big lock held: a case that holds requests back would hang there.
+HALT = b"\xfa\xf4\xeb\xfd".rjust(65536 - 12, b"\xf4").ljust(65536, b"\xf4")
 # What is a capability or a property of /blkmig, depending on the version.
 SWITCHES = {"block": "enabled", "zero-blocks": "zero-blocks"}
 
@@ -49,8 +52,12 @@ class VM:
         data = [arg for folder in self.host.data for arg in ("-L", folder)]
         accel = self.host.accel if accel == "qtest" else accel
         args_of_host = [*self.host.args[:-1], f"{self.host.args[-1]},{settings}"] if settings else self.host.args
+        halt = self.folder / "halt.bin"
+        if not halt.exists():
+            halt.write_bytes(HALT)
         command = [*before, self.host.binary, *args_of_host, *data, *FIRMWARE, *MACHINE,
                    "-machine", f"pc-i440fx-7.2,accel={accel}",
+                   *([] if "-kernel" in args else ["-bios", halt]),
                    "-m", str(memory), "-qmp", f"unix:{self.monitor},server=on,wait=off",
                    *(["-incoming", incoming] if incoming else []), *args]
         with open(self.output, "wb") as log:
