@@ -12,8 +12,8 @@ FIRMWARE = [arg for folder in FIRMWARE_FOLDERS for arg in ("-L", folder)]
 MACHINE = ["-nodefaults", "-display", "none", "-cpu", "qemu64"]
 ENDED = ("completed", "failed", "cancelled")
 RUNNING = ("setup", "active", "pre-switchover", "device", "cancelling")
-# A firmware that halts at the reset vector. QEMU's own resets the devices at some time, and waits for their requests with
-# the big lock held: a case that holds requests back would hang there.
+# A firmware that halts at the reset vector. The usual one resets the devices, and QEMU then waits for their requests
+# with the big lock held: a case that holds requests back would hang there.
 HALT = b"\xfa\xf4\xeb\xfd".rjust(65536 - 12, b"\xf4").ljust(65536, b"\xf4")
 # What is a capability or a property of /blkmig, depending on the version.
 SWITCHES = {"block": "enabled", "zero-blocks": "zero-blocks"}
