@@ -86,6 +86,10 @@ pub enum Error {
     Interface { text: String, errno: Errno },
     #[error("{field} is {value}; it may be 0 to {most}")]
     Option { field: &'static str, value: u32, most: u32 },
+    #[error("{field} is {value}; it may be {least} to {most}")]
+    Level { field: &'static str, value: i32, least: i32, most: i32 },
+    #[error("compression is {0}, but the classic stream can't be compressed: stream must be 2")]
+    ClassicCompression(i32),
     #[error("a migration is running")]
     Busy,
     #[error("no migration is running")]
@@ -108,6 +112,10 @@ pub enum Error {
     NotThere(DeviceName),
     #[error("two devices are named {0}: the destination could not tell them apart")]
     DuplicateName(DeviceName),
+    #[error("the dirty tracking of device {device} has units of {unit} bytes; they must be a power of two, 512 to {most}")]
+    DirtyUnit { device: DeviceName, unit: i64, most: u64 },
+    #[error("{0} devices are too many for the extended stream")]
+    TooManyDevices(usize),
     #[error("not enough memory for {0}")]
     NoMemory(String),
     #[error("not enough memory")]
@@ -159,6 +167,26 @@ pub enum Error {
     Short(&'static str),
     #[error("Error writing sector {sector} of device {device}: {errno}")]
     Write { device: DeviceName, sector: u64, errno: Errno },
+    #[error("the checksum of record {0} of the extended stream is wrong")]
+    Checksum(u64),
+    #[error("record {got} of the extended stream came where {wanted} should be")]
+    RecordNumber { got: u64, wanted: u64 },
+    #[error("{what} in record {number} of the extended stream")]
+    BadRecord { number: u64, what: &'static str },
+    #[error("the extended stream has version {version}; only {known} is known")]
+    ExtendedVersion { version: u32, known: u32 },
+    #[error("the extended stream needs features that are unknown: {0:#x}")]
+    Features(u32),
+    #[error("the extended stream's table of devices {0}")]
+    Table(&'static str),
+    #[error(
+        "device {device} is {length} bytes long, but the source's {source_length}: what is past the end would be lost"
+    )]
+    Shorter { device: DeviceName, length: u64, source_length: u64 },
+    #[error("device {device}: {sectors} sectors from {sector} are past the end of the source's, which has {total}")]
+    Run { device: DeviceName, sector: u64, sectors: u64, total: u64 },
+    #[error("not every record of device {0} has arrived, or not in order")]
+    Incomplete(DeviceName),
     #[error("section version {version} is newer than version {newest}")]
     Version { version: i32, newest: i32 },
 }
@@ -187,6 +215,7 @@ impl Error {
             Error::Panic(_) | Error::Lost(_) | Error::Unfinished(_) | Error::DirtyTracking { .. } | Error::Short(_) => {
                 Errno::IO
             }
+            Error::Checksum(_) | Error::RecordNumber { .. } | Error::Incomplete(_) => Errno::IO,
             _ => Errno::INVALID,
         }
     }

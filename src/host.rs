@@ -169,17 +169,22 @@ pub trait Device {
     /// The host's error.
     fn set_tracking(&self, on: bool) -> Result<(), Errno>;
 
-    /// Whether the chunk that holds this sector is dirty.
+    /// The bytes that one dirty bit stands for, if that is less than a chunk; asked once tracking has started.
+    fn dirty_unit(&self) -> Option<i64> {
+        None
+    }
+
+    /// Whether the unit of dirty tracking that holds this sector, a chunk or less, is dirty.
     fn is_dirty(&self, sector: Sector) -> bool;
 
-    /// Makes the chunks that hold these sectors clean.
+    /// Makes the units that hold these sectors clean.
     fn reset_dirty(&self, range: Sectors);
 
-    /// How many chunks are dirty.
+    /// How many units are dirty.
     ///
     /// # Errors
     /// The host's error.
-    fn dirty_chunks(&self) -> Result<u64, Errno>;
+    fn dirty_units(&self) -> Result<u64, Errno>;
 
     /// The first dirty sector at or after this one, below 0 for none; `None` if the host can only answer
     /// [`is_dirty`](Device::is_dirty).
@@ -218,11 +223,12 @@ pub trait Stream {
     /// Appends these bytes.
     fn put(&mut self, bytes: &[u8]);
 
-    /// Appends a buffer without copying it; the stream drops it when it has been sent. Gives it back if the host can't.
+    /// Appends the first `bytes` of a buffer without copying them; the stream drops it when they have been sent. Gives
+    /// it back if the host can't.
     ///
     /// # Errors
     /// The buffer.
-    fn put_owned(&mut self, buffer: Buffer) -> Result<(), Buffer> {
+    fn put_owned(&mut self, buffer: Buffer, _bytes: usize) -> Result<(), Buffer> {
         Err(buffer)
     }
 

@@ -20,7 +20,7 @@
 //! | `in_flight`, [`call`] | waiting for requests; what a host's call brings with it |
 //! | [`host`] | the seam: what the engine needs of a hypervisor |
 //! | [`request`], [`buffers`] | requests that the host gets, and their memory |
-//! | [`wire`], [`settings`] | the stream's records; what a user can set |
+//! | [`wire`], [`extended`], [`settings`] | the records of the two streams; what a user can set |
 //! | [`status`], [`error`] | what queries read; what can fail |
 //! | [`geometry`], [`device_name`] | sectors and chunks; the names of devices |
 //!
@@ -36,6 +36,8 @@ pub mod destination;
 pub mod device_name;
 #[doc(hidden)]
 pub mod error;
+#[doc(hidden)]
+pub mod extended;
 pub mod ffi;
 #[doc(hidden)]
 pub mod geometry;

@@ -4,6 +4,7 @@
 //! The header's comments and the tables of the documentation repeat these numbers; `tests/options.rs` compares them.
 #![forbid(unsafe_code)]
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::device_name::DeviceName;
@@ -36,8 +37,14 @@ pub const ZERO_BLOCKS: OptionInfo = OptionInfo { name: "zero_blocks", default: 0
 /// Data past the end of a device.
 pub const ACCEPT_TAIL_GARBAGE: OptionInfo = OptionInfo { name: "accept_tail_garbage", default: 0, most: 1 };
 
-/// All of them, in the order of the C struct.
-pub const OPTIONS: [OptionInfo; 5] = [MAX_BUFFERS, MAX_READS, MAX_WRITES, ZERO_BLOCKS, ACCEPT_TAIL_GARBAGE];
+/// The stream: 1 is the classic one, 2 the extended one.
+pub const STREAM: OptionInfo = OptionInfo { name: "stream", default: 1, most: 2 };
+
+/// The options that are unsigned numbers, in the order of the C struct. After them comes `compression`.
+pub const OPTIONS: [OptionInfo; 6] = [MAX_BUFFERS, MAX_READS, MAX_WRITES, ZERO_BLOCKS, ACCEPT_TAIL_GARBAGE, STREAM];
+
+/// The levels of compression, as zstd has them; 0 is none. Above 19, zstd wants memory by the hundred MiB.
+pub const COMPRESSION_LEVELS: RangeInclusive<i32> = -7..=19;
 
 impl OptionInfo {
     /// The value in force where a user has given this one.
@@ -74,6 +81,10 @@ pub struct Options {
     pub zero_blocks: bool,
     /// Whether data past the end of an incoming device is dropped instead of being an error.
     pub accept_tail_garbage: bool,
+    /// The stream that a source writes: 0 and 1 are the classic one, 2 the extended one.
+    pub stream: u32,
+    /// The level at which a source compresses the extended stream; 0: not at all.
+    pub compression: i32,
 }
 
 /// The options in force: checked, defaults filled in.
@@ -91,6 +102,10 @@ pub struct Settings {
     pub zero_blocks: bool,
     /// Whether data past the end of an incoming device is dropped.
     pub accept_tail_garbage: bool,
+    /// Whether a source writes the extended stream.
+    pub extended: bool,
+    /// The level at which it compresses that; 0: not at all.
+    pub compression: i32,
     /// Whether the bulk phase passes over what is not in a device's own image, since the destination has the
     /// backing file.
     pub shared_base: bool,
@@ -100,8 +115,17 @@ impl Settings {
     /// Settings without a shared base.
     ///
     /// # Errors
-    /// [`Error::Option`] for a number that is more than it may be.
+    /// [`Error::Option`] for a number that is more than it may be, and the like for the level of compression.
     pub fn new(geometry: Geometry, options: Options) -> Result<Settings, Error> {
+        let extended = STREAM.value(options.stream)? == 2;
+        let compression = options.compression;
+        let (least, most) = COMPRESSION_LEVELS.into_inner();
+        if !(least..=most).contains(&compression) {
+            return Err(Error::Level { field: "compression", value: compression, least, most });
+        }
+        if compression != 0 && !extended {
+            return Err(Error::ClassicCompression(compression));
+        }
         Ok(Settings {
             geometry,
             max_buffers: MAX_BUFFERS.value(options.max_buffers)?,
@@ -109,6 +133,8 @@ impl Settings {
             max_writes: MAX_WRITES.value(options.max_writes)?,
             zero_blocks: options.zero_blocks,
             accept_tail_garbage: options.accept_tail_garbage,
+            extended,
+            compression,
             shared_base: false,
         })
     }
