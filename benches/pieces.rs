@@ -42,8 +42,8 @@ fn wire(c: &mut Criterion) {
     let bytes = record.encode();
     c.bench_function("a record decoded", |b| {
         b.iter(|| {
-            let mut left = black_box(&bytes[..]);
-            Record::decode(|into, _| {
+            let (word, mut left) = black_box(&bytes[..]).split_first_chunk().expect("a record");
+            Record::decode(*word, |into, _| {
                 let (taken, rest) = left.split_at(into.len());
                 into.copy_from_slice(taken);
                 left = rest;
@@ -131,7 +131,7 @@ impl Device for Thin {
     fn reset_dirty(&self, range: Sectors) {
         self.set(range.start.0 / CHUNK_SECTORS, false);
     }
-    fn dirty_chunks(&self) -> Result<u64, Errno> {
+    fn dirty_units(&self) -> Result<u64, Errno> {
         Ok(self.0.borrow().count)
     }
     fn next_dirty(&self, from: Sector) -> Option<i64> {
@@ -154,7 +154,7 @@ impl Stream for Sink {
     fn put(&mut self, bytes: &[u8]) {
         black_box(bytes);
     }
-    fn put_owned(&mut self, _: Buffer) -> Result<(), Buffer> {
+    fn put_owned(&mut self, _: Buffer, _: usize) -> Result<(), Buffer> {
         Ok(())
     }
     fn get(&mut self, _: &mut [u8]) -> usize {

@@ -87,7 +87,7 @@ impl Device for Disk {
     fn reset_dirty(&self, range: Sectors) {
         self.with(|_, dirty| dirty[chunk(range.start)..=chunk(Sector(range.end().0 - 1))].fill(false));
     }
-    fn dirty_chunks(&self) -> Result<u64, Errno> {
+    fn dirty_units(&self) -> Result<u64, Errno> {
         Ok(self.with(|_, dirty| dirty.iter().filter(|&&dirty| dirty).count() as u64))
     }
 }

@@ -188,7 +188,7 @@ typedef struct BlkMigBdrvOps {
 } BlkMigBdrvOps;
 
 /**
- * The host's dirty tracking, in chunks of 2048 sectors (1 MiB).
+ * The host's dirty tracking, in chunks of 2048 sectors (1 MiB), or in the smaller units that `granularity` says.
  *
  * When a write of the guest ends after `set_tracking(bs, 1)`, or after `reset` of its sector, the chunk's
  * bit must be set at that time or later, even if the write began earlier. It is not enough to set the bit
@@ -206,15 +206,15 @@ typedef struct BlkMigDirtyOps {
    */
   int (*set_tracking)(BlockDriverState *bs, int enable);
   /**
-   * Returns nonzero if the chunk that holds `sector` is dirty.
+   * Returns nonzero if the chunk, or unit, that holds `sector` is dirty.
    */
   int (*get)(BlockDriverState *bs, int64_t sector);
   /**
-   * Makes the chunks that hold these sectors clean.
+   * Makes the chunks, or units, that hold these sectors clean.
    */
   void (*reset)(BlockDriverState *bs, int64_t sector, int nb_sectors);
   /**
-   * Returns the number of dirty chunks, or -errno.
+   * Returns the number of dirty chunks, or units, or -errno.
    */
   int64_t (*get_count)(BlockDriverState *bs);
   /**
@@ -222,6 +222,13 @@ typedef struct BlkMigDirtyOps {
    * will do.
    */
   int64_t (*next)(BlockDriverState *bs, int64_t sector);
+  /**
+   * Optional, since 1.1: returns how many bytes one dirty bit stands for: a power of two, 512 to 1 MiB. NULL
+   * means 1 MiB. It is called once `set_tracking(bs, 1)` has returned. With the extended stream, what is
+   * dirty is sent in these units: 64 KiB is a good choice, and `next` should be there. The classic stream
+   * sends whole chunks and gains nothing by smaller units. Any other value makes the setup fail.
+   */
+  int64_t (*granularity)(BlockDriverState *bs);
 } BlkMigDirtyOps;
 
 /**
@@ -416,6 +423,18 @@ typedef struct BlkMigOptions {
    * with a warning, as sources from 2011 to QEMU 9.0 leave garbage there.
    */
   uint32_t accept_tail_garbage;
+  /**
+   * 0, 1 or 2; default 1, at most 2. Source only, since 1.1. 1 is the classic stream, which every peer since
+   * 2011 reads. 2 is the extended stream: with checksums, with less than a chunk where less is dirty, and
+   * with runs of zeroes in one record. Only a destination with this library, 1.1 or later, reads it; it
+   * needs no option for that. All others refuse it before anything is written.
+   */
+  uint32_t stream;
+  /**
+   * -7 to 19; 0 is none. Source only, since 1.1. The level at which the extended stream's data is compressed
+   * by zstd, where that makes it faster: 1 is a good choice. An error with the classic stream.
+   */
+  int32_t compression;
 } BlkMigOptions;
 
 /**
@@ -487,6 +506,23 @@ typedef struct BlkMigStats {
    * Since setup, in nanoseconds; stands still after the end.
    */
   uint64_t elapsed_ns;
+  /**
+   * Since 1.1: bytes a second that the guest makes dirty, as tracked: what is written again while it is dirty
+   * does not count. 0 until known. If it stays above `bandwidth`, the migration will not end by itself.
+   */
+  uint64_t dirty_rate;
+  /**
+   * Since 1.1: bytes of the devices in data records, zero records not included.
+   */
+  uint64_t data_bytes;
+  /**
+   * Since 1.1: bytes that these took in the stream: as many unless they are compressed.
+   */
+  uint64_t payload_bytes;
+  /**
+   * Since 1.1: bytes of the stream that a checksum covers; 0 with the classic stream.
+   */
+  uint64_t checksummed_bytes;
 } BlkMigStats;
 
 #ifdef __cplusplus

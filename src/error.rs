@@ -112,7 +112,9 @@ pub enum Error {
     NotThere(DeviceName),
     #[error("two devices are named {0}: the destination could not tell them apart")]
     DuplicateName(DeviceName),
-    #[error("the dirty tracking of device {device} has units of {unit} bytes; they must be a power of two, 512 to {most}")]
+    #[error(
+        "the dirty tracking of device {device} has units of {unit} bytes; they must be a power of two, 512 to {most}"
+    )]
     DirtyUnit { device: DeviceName, unit: i64, most: u64 },
     #[error("{0} devices are too many for the extended stream")]
     TooManyDevices(usize),
@@ -167,6 +169,8 @@ pub enum Error {
     Short(&'static str),
     #[error("Error writing sector {sector} of device {device}: {errno}")]
     Write { device: DeviceName, sector: u64, errno: Errno },
+    #[error("the extended stream does not begin with its first record")]
+    NotStarted,
     #[error("the checksum of record {0} of the extended stream is wrong")]
     Checksum(u64),
     #[error("record {got} of the extended stream came where {wanted} should be")]

@@ -20,6 +20,8 @@ pub const VERSION: u32 = 1;
 /// The flag of every extended record's first word.
 pub const FLAG: u64 = 0x010;
 
+const FLAGS: u64 = (1 << SECTOR_BITS) - 1;
+
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 48;
 
@@ -28,6 +30,12 @@ pub const MAX_TABLE: usize = 1 << 20;
 
 /// Required feature: payloads may be compressed by zstd.
 pub const FEATURE_ZSTD: u32 = 1;
+
+/// Whether an extended record begins with this word.
+#[must_use]
+pub fn begins_record(word: [u8; 8]) -> bool {
+    u64::from_be_bytes(word) & FLAGS == FLAG
+}
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +101,7 @@ impl Header {
         let first = word(0);
         let kind = usize::try_from(first >> SECTOR_BITS).ok().and_then(|kind| Kind::ALL.get(kind));
         match kind {
-            Some(&kind) if first & ((1 << SECTOR_BITS) - 1) == FLAG => Ok(Header {
+            Some(&kind) if first & FLAGS == FLAG => Ok(Header {
                 kind,
                 number: word(8),
                 device: half(16),
@@ -101,7 +109,7 @@ impl Header {
                 sector: word(24),
                 sectors: word(32),
             }),
-            _ => Err(Error::Flags { flags: first & ((1 << SECTOR_BITS) - 1), header: first }),
+            _ => Err(Error::Flags { flags: first & FLAGS, header: first }),
         }
     }
 }
@@ -240,4 +248,3 @@ impl Total {
         bytes
     }
 }
-

@@ -89,6 +89,7 @@ pub struct Options {
 
 /// The options in force: checked, defaults filled in.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools)] // as many as there are to set
 pub struct Settings {
     /// How devices are cut into chunks.
     pub geometry: Geometry,
@@ -137,6 +138,12 @@ impl Settings {
             compression,
             shared_base: false,
         })
+    }
+
+    /// Whether a source says of zeroes that they are zero, and does not send them.
+    #[must_use]
+    pub fn sends_zeroes(&self) -> bool {
+        self.zero_blocks || self.extended
     }
 
     /// The settings of an instance that was given no options.

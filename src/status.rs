@@ -51,6 +51,14 @@ pub struct Status {
     pub expected_downtime_ns: AtomicU64,
     /// Time since setup.
     pub elapsed_ns: AtomicU64,
+    /// Bytes a second that the guest makes dirty.
+    pub dirty_rate: AtomicU64,
+    /// Bytes of the devices in data records.
+    pub data_bytes: AtomicU64,
+    /// What they took in the stream, compressed or not.
+    pub payload_bytes: AtomicU64,
+    /// Bytes of records that have a checksum.
+    pub checksummed_bytes: AtomicU64,
 }
 
 impl Status {
@@ -66,6 +74,10 @@ impl Status {
             &self.bandwidth,
             &self.expected_downtime_ns,
             &self.elapsed_ns,
+            &self.dirty_rate,
+            &self.data_bytes,
+            &self.payload_bytes,
+            &self.checksummed_bytes,
         ] {
             number.store(0, Relaxed);
         }

@@ -55,14 +55,16 @@ impl Record {
         [&word[..], &[length], name].concat()
     }
 
-    /// Reads a record. `get` fills its buffer from the stream or fails; the text says what for.
+    /// Reads the record that begins with this word. `get` fills its buffer from the stream or fails; the text says
+    /// what for.
     ///
     /// # Errors
     /// [`Error::Flags`] for flags that are unknown, missing or mixed, [`Error::Progress`] for more than 100 %,
     /// [`Error::Name`] for a name that is empty or holds a NUL, and what `get` gives.
-    pub fn decode(mut get: impl FnMut(&mut [u8], &'static str) -> Result<(), Error>) -> Result<Record, Error> {
-        let mut word = [0; 8];
-        get(&mut word, "a record's header")?;
+    pub fn decode(
+        word: [u8; 8],
+        get: impl FnMut(&mut [u8], &'static str) -> Result<(), Error>,
+    ) -> Result<Record, Error> {
         let header = u64::from_be_bytes(word);
         let value = header >> SECTOR_BITS;
         match header & FLAGS {

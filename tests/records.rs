@@ -12,12 +12,14 @@ const LAST_SECTOR: u64 = u64::MAX >> 9;
 
 /// Decodes the record at the start of these bytes; returns it with the bytes after it.
 fn decode(mut bytes: &[u8]) -> (Result<Record, Error>, &[u8]) {
-    let record = Record::decode(|into, what| {
+    let mut get = |into: &mut [u8], what| {
         let (taken, rest) = bytes.split_at_checked(into.len()).ok_or(Error::Short(what))?;
         into.copy_from_slice(taken);
         bytes = rest;
         Ok(())
-    });
+    };
+    let mut word = [0; 8];
+    let record = get(&mut word, "a record's header").and_then(|()| Record::decode(word, get));
     (record, bytes)
 }
 

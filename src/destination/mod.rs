@@ -5,6 +5,8 @@
 //! while the next record is read, but never two that overlap, and none any more when the section's load returns.
 #![forbid(unsafe_code)]
 
+mod extended;
+mod extended_section;
 mod section;
 mod target;
 
@@ -17,6 +19,7 @@ use crate::host::{Host, Stream};
 use crate::settings::Settings;
 use crate::status::Status;
 
+use extended::ExtendedStream;
 use section::Section;
 
 /// The most lines about its progress that one stream can bring into the log; an honest one needs a hundred.
@@ -33,6 +36,8 @@ pub struct Incoming {
     /// The stream that the last section came from.
     stream: Option<usize>,
     progress: Progress,
+    /// Where the extended stream is.
+    extended: ExtendedStream,
     /// The devices that were written to and not flushed since.
     written: Vec<DeviceName>,
     /// How many bytes that were.
@@ -92,7 +97,7 @@ impl Incoming {
         let kept = self.pool.take().filter(|pool| pool.limit() == settings.max_buffers as usize);
         let pool = kept.unwrap_or_else(|| Pool::new(settings.max_buffers, bytes, Arc::clone(status)));
         let mut section = Section::new(host, settings, stream, pool.clone(), status);
-        let read = section.read_records(|percent| self.progress.log(percent));
+        let read = section.read_records(&mut self.extended, |percent| self.progress.log(percent));
         // Even after an error nothing may be left in flight, and the first error is the one to report.
         let finished = section.finish(read.is_ok());
         let result = read.and_then(|percent| finished.map(|()| percent)).and_then(|percent| {
@@ -108,6 +113,7 @@ impl Incoming {
         drop(section);
         if result.is_err() {
             self.stream = None;
+            self.extended = ExtendedStream::default();
         } else if self.progress.last != Some(100) {
             self.pool = Some(pool);
         }
@@ -117,6 +123,7 @@ impl Incoming {
     /// Another migration begins.
     fn forget(&mut self) {
         self.progress = Progress::default();
+        self.extended = ExtendedStream::default();
         self.written.clear();
         self.unflushed = 0;
     }

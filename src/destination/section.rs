@@ -5,10 +5,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::extended::ExtendedStream;
 use super::target::Target;
 use crate::buffers::{Buffer, NoBuffer, Pool};
 use crate::device_name::DeviceName;
 use crate::error::{Errno, Error};
+use crate::extended;
 use crate::geometry::{SECTOR_LEN, Sector, Sectors};
 use crate::host::{Device, Host, Stream};
 use crate::in_flight::InFlight;
@@ -17,13 +19,13 @@ use crate::status::Status;
 use crate::wire::Record;
 
 /// Sectors that are made zero with one call at most: 1 GiB, far from the end of a C int.
-const MAX_ZERO_RUN: u32 = 1 << 21;
+pub(super) const MAX_ZERO_RUN: u32 = 1 << 21;
 
 /// A run of sectors of one target.
 #[derive(Clone, Copy)]
-struct TargetRange {
-    target: usize,
-    sectors: Sectors,
+pub(super) struct TargetRange {
+    pub(super) target: usize,
+    pub(super) sectors: Sectors,
 }
 
 impl TargetRange {
@@ -35,15 +37,15 @@ impl TargetRange {
 /// A section that is being loaded.
 pub(super) struct Section<'a, H: Host> {
     /// Whose devices are written to.
-    host: &'a H,
+    pub(super) host: &'a H,
     /// The options in force.
-    settings: Settings,
+    pub(super) settings: Settings,
     /// Where the records come from.
     stream: &'a mut dyn Stream,
     /// The memory of the chunks that are written.
     pool: Pool,
     /// The devices that its records have named.
-    targets: Vec<Target<H::Device>>,
+    pub(super) targets: Vec<Target<H::Device>>,
     /// The target of the last record: mostly that of the next one, too.
     current: usize,
     /// Writes that the host has not completed.
@@ -83,13 +85,26 @@ impl<'a, H: Host> Section<'a, H> {
         self.bytes_written
     }
 
-    /// Reads the records up to the section's end. Returns the percentage that the last progress record said, if
-    /// there was one.
-    pub(super) fn read_records(&mut self, mut progress: impl FnMut(u8)) -> Result<Option<u8>, Error> {
+    /// Reads the records up to the section's end. Its first record tells which of the two streams it belongs to.
+    /// Returns the percentage that the section said last, if it did.
+    pub(super) fn read_records(
+        &mut self,
+        extended: &mut ExtendedStream,
+        progress: impl FnMut(u8),
+    ) -> Result<Option<u8>, Error> {
+        let word = self.get_word()?;
+        if extended::begins_record(word) {
+            return self.read_extended(word, extended, progress);
+        }
+        *extended = ExtendedStream::default();
+        self.read_classic(word, progress)
+    }
+
+    fn read_classic(&mut self, mut word: [u8; 8], mut progress: impl FnMut(u8)) -> Result<Option<u8>, Error> {
         let mut last = None;
         loop {
             self.host.check_memory()?;
-            match Record::decode(|into, what| self.get(into, what))? {
+            match Record::decode(word, |into, what| self.get(into, what))? {
                 Record::Block(name, sector) => self.load_block(&name, sector)?,
                 Record::ZeroBlock(name, sector) => {
                     let range = self.chunk_range(&name, sector)?;
@@ -101,7 +116,13 @@ impl<'a, H: Host> Section<'a, H> {
                 }
                 Record::End => return Ok(last),
             }
+            word = self.get_word()?;
         }
+    }
+
+    fn get_word(&mut self) -> Result<[u8; 8], Error> {
+        let mut word = [0; 8];
+        self.get(&mut word, "a record's header").map(|()| word)
     }
 
     /// Adds the devices that this section has written to.
@@ -128,7 +149,7 @@ impl<'a, H: Host> Section<'a, H> {
     }
 
     /// Fills `into`, or fails: a cut stream must not pass for data.
-    fn get(&mut self, into: &mut [u8], what: &'static str) -> Result<(), Error> {
+    pub(super) fn get(&mut self, into: &mut [u8], what: &'static str) -> Result<(), Error> {
         let got = self.stream.get(into);
         if let Some(errno) = self.stream.error() {
             return Err(Error::Stream(errno));
@@ -147,7 +168,7 @@ impl<'a, H: Host> Section<'a, H> {
     }
 
     /// The place of a device in the list; opened if no record has named it before.
-    fn target(&mut self, name: &DeviceName) -> Result<usize, Error> {
+    pub(super) fn target(&mut self, name: &DeviceName) -> Result<usize, Error> {
         if self.targets.get(self.current).is_none_or(|target| target.name != *name) {
             self.current = if let Some(index) = self.targets.iter().position(|target| target.name == *name) {
                 index
@@ -162,29 +183,43 @@ impl<'a, H: Host> Section<'a, H> {
 
     fn load_block(&mut self, name: &DeviceName, sector: Sector) -> Result<(), Error> {
         let chunk = self.chunk_range(name, sector)?;
-        // Zeroes may have to be written from a buffer too: if there is but one, not while this block has it.
-        let sole = self.pool.limit() == 1;
-        if sole {
-            self.flush_zeroes()?;
-        }
-        let mut buffer = self.take_buffer()?;
+        let mut buffer = self.take_data_buffer()?;
         self.get(&mut buffer, "a chunk's data")?;
         let length = chunk.sectors.bytes();
         let target = &mut self.targets[chunk.target];
         target.check_tail(sector, &buffer[length..], self.settings.accept_tail_garbage)?;
-        let buffer = Arc::new(buffer);
+        self.write_data(chunk, buffer)
+    }
+
+    /// Writes what the buffer begins with: zeroes in the host's own way where that is better.
+    pub(super) fn write_data(&mut self, to: TargetRange, data: Buffer) -> Result<(), Error> {
+        let length = to.sectors.bytes();
+        let data = Arc::new(data);
         let mut done = 0;
         while done < length {
-            let (zero, bytes) = self.targets[chunk.target].next_run(&buffer[..length], done);
+            let (zero, bytes) = self.targets[to.target].next_run(&data[..length], done);
             done = bytes.end;
-            let range = TargetRange { target: chunk.target, sectors: part(chunk.sectors, &bytes) };
-            if zero && !sole {
+            let range = TargetRange { target: to.target, sectors: part(to.sectors, &bytes) };
+            if zero && !self.has_sole_buffer() {
                 self.write_zeroes(range)?;
             } else {
-                self.write(range, &buffer, bytes)?;
+                self.write(range, &data, bytes)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether there is but one buffer. Zeroes may have to be written from a buffer, too: then not while data has it.
+    fn has_sole_buffer(&self) -> bool {
+        self.pool.limit() == 1
+    }
+
+    /// A buffer for data from the stream.
+    pub(super) fn take_data_buffer(&mut self) -> Result<Buffer, Error> {
+        if self.has_sole_buffer() {
+            self.flush_zeroes()?;
+        }
+        self.take_buffer()
     }
 
     fn take_buffer(&mut self) -> Result<Buffer, Error> {
@@ -223,7 +258,7 @@ impl<'a, H: Host> Section<'a, H> {
     }
 
     /// Takes zeroes, to be written with those that follow on them.
-    fn write_zeroes(&mut self, range: TargetRange) -> Result<(), Error> {
+    pub(super) fn write_zeroes(&mut self, range: TargetRange) -> Result<(), Error> {
         if let Some(run) = &mut self.zeroes {
             let follows = run.target == range.target && run.sectors.end() == range.sectors.start;
             if follows && run.sectors.count <= MAX_ZERO_RUN {

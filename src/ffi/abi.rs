@@ -25,11 +25,11 @@ macro_rules! layout {
 #[cfg(target_pointer_width = "64")]
 layout! {
     BlkMigBdrvOps: 160, flush at 152;
-    BlkMigDirtyOps: 48, next at 40;
+    BlkMigDirtyOps: 56, granularity at 48;
     BlkMigFileOps: 104, put_buffer_nocopy at 96;
     BlkMigMonitorOps: 24, flush at 16;
     BlkMigSystemOps: 48, log at 40;
     BlkMigHost: 56, system at 48;
-    BlkMigOptions: 32, accept_tail_garbage at 24;
-    BlkMigStats: 112, elapsed_ns at 104;
+    BlkMigOptions: 40, compression at 32;
+    BlkMigStats: 144, checksummed_bytes at 136;
 }

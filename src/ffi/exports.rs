@@ -329,6 +329,8 @@ fn read_options(options: &BlkMigOptions) -> Result<Options, Error> {
         max_writes: options.max_writes,
         zero_blocks: settings::ZERO_BLOCKS.is_on(options.zero_blocks)?,
         accept_tail_garbage: settings::ACCEPT_TAIL_GARBAGE.is_on(options.accept_tail_garbage)?,
+        stream: options.stream,
+        compression: options.compression,
     })
 }
 
@@ -413,6 +415,10 @@ fn stats(struct_size: usize) -> BlkMigStats {
         bandwidth: status.bandwidth.load(Relaxed),
         expected_downtime_ns: status.expected_downtime_ns.load(Relaxed),
         elapsed_ns: status.elapsed_ns.load(Relaxed),
+        dirty_rate: status.dirty_rate.load(Relaxed),
+        data_bytes: status.data_bytes.load(Relaxed),
+        payload_bytes: status.payload_bytes.load(Relaxed),
+        checksummed_bytes: status.checksummed_bytes.load(Relaxed),
     }
 }
 

@@ -225,7 +225,12 @@ impl Device for CDevice {
         call!(self.tables.dirty.reset, self.bs(), c_sector(range.start), c_count(range));
     }
 
-    fn dirty_chunks(&self) -> Result<u64, Errno> {
+    fn dirty_unit(&self) -> Option<i64> {
+        self.tables.dirty.granularity?;
+        Some(call!(self.tables.dirty.granularity, self.bs()))
+    }
+
+    fn dirty_units(&self) -> Result<u64, Errno> {
         let count = call!(self.tables.dirty.get_count, self.bs());
         Errno::check(count).map(|()| count.unsigned_abs())
     }

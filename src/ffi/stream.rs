@@ -47,11 +47,11 @@ impl Stream for CStream {
         call!(self.tables.file.put_buffer, self.f(), bytes.as_ptr(), c_size(bytes.len()));
     }
 
-    fn put_owned(&mut self, buffer: Buffer) -> Result<(), Buffer> {
+    fn put_owned(&mut self, buffer: Buffer, bytes: usize) -> Result<(), Buffer> {
         if self.tables.file.put_buffer_nocopy.is_none() {
             return Err(buffer);
         }
-        let (start, size) = (buffer.as_ptr(), c_size(buffer.len()));
+        let (start, size) = (buffer.as_ptr(), c_size(bytes.min(buffer.len())));
         let ticket = park(Parked::Lent(buffer));
         call!(self.tables.file.put_buffer_nocopy, self.f(), start, size, Some(released), ticket);
         Ok(())

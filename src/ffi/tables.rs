@@ -153,7 +153,7 @@ pub struct BlkMigBdrvOps {
     pub flush: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> c_int>,
 }
 
-/// The host's dirty tracking, in chunks of 2048 sectors (1 MiB).
+/// The host's dirty tracking, in chunks of 2048 sectors (1 MiB), or in the smaller units that `granularity` says.
 ///
 /// When a write of the guest ends after `set_tracking(bs, 1)`, or after `reset` of its sector, the chunk's
 /// bit must be set at that time or later, even if the write began earlier. It is not enough to set the bit
@@ -166,15 +166,20 @@ pub struct BlkMigDirtyOps {
     pub struct_size: usize,
     /// Starts (1), with nothing dirty, or ends (0) the tracking of the guest's writes. Returns 0 or -errno.
     pub set_tracking: Option<unsafe extern "C" fn(bs: *mut BlockDriverState, enable: c_int) -> c_int>,
-    /// Returns nonzero if the chunk that holds `sector` is dirty.
+    /// Returns nonzero if the chunk, or unit, that holds `sector` is dirty.
     pub get: Option<unsafe extern "C" fn(bs: *mut BlockDriverState, sector: i64) -> c_int>,
-    /// Makes the chunks that hold these sectors clean.
+    /// Makes the chunks, or units, that hold these sectors clean.
     pub reset: Option<unsafe extern "C" fn(bs: *mut BlockDriverState, sector: i64, nb_sectors: c_int)>,
-    /// Returns the number of dirty chunks, or -errno.
+    /// Returns the number of dirty chunks, or units, or -errno.
     pub get_count: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> i64>,
     /// Optional: returns the first dirty sector at or after `sector`, or -1. Any sector of the dirty chunk
     /// will do.
     pub next: Option<unsafe extern "C" fn(bs: *mut BlockDriverState, sector: i64) -> i64>,
+    /// Optional, since 1.1: returns how many bytes one dirty bit stands for: a power of two, 512 to 1 MiB. NULL
+    /// means 1 MiB. It is called once `set_tracking(bs, 1)` has returned. With the extended stream, what is
+    /// dirty is sent in these units: 64 KiB is a good choice, and `next` should be there. The classic stream
+    /// sends whole chunks and gains nothing by smaller units. Any other value makes the setup fail.
+    pub granularity: Option<unsafe extern "C" fn(bs: *mut BlockDriverState) -> i64>,
 }
 
 /// The host's migration stream.
@@ -311,6 +316,14 @@ pub struct BlkMigOptions {
     /// in its last chunk: with 0 it is an error, since the source's device is longer; with 1 it is dropped
     /// with a warning, as sources from 2011 to QEMU 9.0 leave garbage there.
     pub accept_tail_garbage: u32,
+    /// 0, 1 or 2; default 1, at most 2. Source only, since 1.1. 1 is the classic stream, which every peer since
+    /// 2011 reads. 2 is the extended stream: with checksums, with less than a chunk where less is dirty, and
+    /// with runs of zeroes in one record. Only a destination with this library, 1.1 or later, reads it; it
+    /// needs no option for that. All others refuse it before anything is written.
+    pub stream: u32,
+    /// -7 to 19; 0 is none. Source only, since 1.1. The level at which the extended stream's data is compressed
+    /// by zstd, where that makes it faster: 1 is a good choice. An error with the classic stream.
+    pub compression: i32,
 }
 
 /// What `blk_mig_get_stats` fills in: the numbers of the migration that runs, or else of the last one.
@@ -349,4 +362,13 @@ pub struct BlkMigStats {
     pub expected_downtime_ns: u64,
     /// Since setup, in nanoseconds; stands still after the end.
     pub elapsed_ns: u64,
+    /// Since 1.1: bytes a second that the guest makes dirty, as tracked: what is written again while it is dirty
+    /// does not count. 0 until known. If it stays above `bandwidth`, the migration will not end by itself.
+    pub dirty_rate: u64,
+    /// Since 1.1: bytes of the devices in data records, zero records not included.
+    pub data_bytes: u64,
+    /// Since 1.1: bytes that these took in the stream: as many unless they are compressed.
+    pub payload_bytes: u64,
+    /// Since 1.1: bytes of the stream that a checksum covers; 0 with the classic stream.
+    pub checksummed_bytes: u64,
 }

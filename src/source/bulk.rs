@@ -12,6 +12,9 @@ use crate::host::Extent;
 /// Sectors that one question about allocation, or about zeroes, covers, as the original asked the former.
 pub(super) const QUESTION_SECTORS: u64 = 65536;
 
+/// The same for zeroes where one record can say so of any number of sectors: 512 GiB, which fits a C int.
+pub(super) const LONG_QUESTION_SECTORS: u64 = 1 << 30;
+
 /// Questions about allocation in one go, so that a large empty image does not hold up a step: 32 GiB at the most.
 const MAX_QUESTIONS: usize = 1024;
 
@@ -116,5 +119,14 @@ impl BulkWalk {
     #[must_use]
     pub fn is_known_zero(&self, chunk: Chunk) -> bool {
         chunk.0 < self.zeroes_end
+    }
+
+    /// Passes over the rest of the zeroes that the chunk to which the walk has just come belongs to. Returns the
+    /// sector that is the start of the chunk after them.
+    pub fn skip_zeroes(&mut self) -> Sector {
+        self.next = self.next.max(self.zeroes_end);
+        let end = self.geometry.start(Chunk(self.next));
+        self.searched = end.0;
+        end
     }
 }

@@ -3,13 +3,17 @@
 //! business of [`BulkWalk`] and [`DirtySearch`].
 #![forbid(unsafe_code)]
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 use bitvec::vec::BitVec;
 
-use super::bulk::{BulkWalk, QUESTION_SECTORS, Walked};
-use super::search::{DirtyMap, DirtySearch, NextDirty};
+use super::bulk::{BulkWalk, LONG_QUESTION_SECTORS, QUESTION_SECTORS, Walked};
+use super::disk::{Disk, run};
+use super::search::DirtySearch;
 use crate::device_name::DeviceName;
 use crate::error::{Errno, Error};
-use crate::geometry::{Chunk, Geometry, SECTOR_BYTES, Sector, Sectors};
+use crate::geometry::{Chunk, SECTOR_BYTES, Sector, Sectors};
 use crate::host::{Device, DeviceRef, known_zeroes};
 use crate::settings::{Selection, Settings};
 use crate::wire::MAX_NAME;
@@ -20,30 +24,24 @@ const MAX_CHUNKS: u64 = 1 << 32;
 /// Dirty chunks, or runs of unallocated ones, that the bulk phase passes over in one go, so that a step ends soon.
 const MAX_PASSED_OVER: u64 = 1024;
 
-/// A chunk to read and send.
-pub(super) struct ChunkToRead {
-    /// Its number on the device.
-    pub(super) chunk: Chunk,
-    /// Whether the host was heard to know that it reads as zeroes. It was clean then and later, and its dirty
-    /// bit is left alone: what the guest writes to it meanwhile makes it dirty.
-    known_zero: bool,
+/// What is to be sent next.
+pub(super) enum ToDo {
+    /// A copy of these sectors, of which one chunk has all.
+    Copy(CopyToRead),
+    /// The host knows that these sectors read as zeroes; the extended stream takes them as one record. What the
+    /// guest has written to them since, or writes, makes them dirty, and their dirty bits are left alone.
+    Zeroes(Range<u64>),
 }
 
-/// What a device is, apart from the state of its migration.
-struct Disk<D: Device> {
-    /// The host's device, which stays as long as this.
-    device: DeviceRef<D>,
-    /// As it was at setup.
-    name: DeviceName,
-    /// How it is cut into chunks.
-    geometry: Geometry,
-    /// Its length in sectors at setup.
-    total: u64,
-    /// Its length in chunks, the last of which may be short.
-    chunks: u64,
-    /// Chunks of which a copy is being read or waits to be sent: at most one at a time, so that no older copy
-    /// overtakes.
-    on_their_way: BitVec,
+/// Sectors to read and send: a chunk, or with the extended stream what is dirty of one.
+pub(super) struct CopyToRead {
+    /// Which ones.
+    pub(super) sectors: Sectors,
+    /// Whether the host was heard to know that they read as zeroes. They were clean then and later, and their
+    /// dirty bit is left alone: what the guest writes to them meanwhile makes them dirty.
+    known_zero: bool,
+    /// How many bytes of them were dirty when they were found.
+    dirty: u64,
 }
 
 /// A device that migrates.
@@ -52,7 +50,9 @@ pub(super) struct SourceDevice<D: Device> {
     tracking: bool,
     /// What it is.
     disk: Disk<D>,
-    /// Bytes in chunks that are on their way.
+    /// Whether what is dirty is sent alone, and not with the rest of its chunk: the extended stream.
+    fine: bool,
+    /// Bytes that are on their way.
     bytes_on_their_way: u64,
     /// Chunks that were sent once, or need not be.
     sent: BitVec,
@@ -63,6 +63,8 @@ pub(super) struct SourceDevice<D: Device> {
     bulk: BulkWalk,
     /// Where the search for dirty chunks is.
     search: DirtySearch,
+    /// The sectors of the dirty chunk that it has come to which have not been looked at.
+    rest: Range<u64>,
     /// Reads in flight.
     pub(super) reads: usize,
 }
@@ -114,28 +116,6 @@ fn index(chunk: Chunk) -> usize {
     usize::try_from(chunk.0).expect("a bitmap of this size was allocated")
 }
 
-impl<D: Device> DirtyMap for Disk<D> {
-    fn next_dirty(&self, from: Chunk) -> Result<NextDirty, Error> {
-        let sector = self.geometry.start(from);
-        match self.device.next_dirty(sector) {
-            None => Ok(NextDirty::Unsupported),
-            Some(answer) if answer < 0 => Ok(NextDirty::End),
-            Some(answer) if (sector.0..self.total).contains(&answer.unsigned_abs()) => {
-                Ok(NextDirty::Chunk(self.geometry.chunk_of(Sector(answer.unsigned_abs()))))
-            }
-            Some(answer) => Err(Error::DirtyTracking { device: self.name.clone(), sector: sector.0, answer }),
-        }
-    }
-
-    fn is_dirty(&self, chunk: Chunk) -> bool {
-        self.device.is_dirty(self.geometry.start(chunk))
-    }
-
-    fn is_on_its_way(&self, chunk: Chunk) -> bool {
-        self.on_their_way[index(chunk)]
-    }
-}
-
 impl<D: Device> SourceDevice<D> {
     /// Takes a device in, or `None` if it was not chosen or there is nothing in it to migrate: read-only,
     /// empty, or with nothing behind it.
@@ -166,18 +146,27 @@ impl<D: Device> SourceDevice<D> {
             return Err(Error::TooLong { device: name, length });
         }
         let no_memory = || Error::NoMemory(format!("the bitmaps of device {name}"));
-        let on_their_way = bitmap(chunks).ok_or_else(no_memory)?;
         let sent = bitmap(chunks).ok_or_else(no_memory)?;
         let owed = bitmap(chunks).ok_or_else(no_memory)?;
         let found_before = bitmap(chunks).ok_or_else(no_memory)?;
         Ok(Some(SourceDevice {
             tracking: false,
-            disk: Disk { device, name, geometry, total, chunks, on_their_way },
+            disk: Disk {
+                device,
+                name,
+                geometry,
+                total,
+                chunks,
+                unit: geometry.sectors_per_chunk(),
+                on_their_way: HashMap::new(),
+            },
+            fine: settings.extended,
             bytes_on_their_way: 0,
             sent,
             owed,
             bulk: BulkWalk::new(geometry, total, settings.shared_base),
             search: DirtySearch::new(chunks, found_before),
+            rest: 0..0,
             reads: 0,
         }))
     }
@@ -185,7 +174,18 @@ impl<D: Device> SourceDevice<D> {
     pub(super) fn start_tracking(&mut self) -> Result<(), Error> {
         self.disk.device.set_tracking(true).map_err(|errno| self.failed("track the writes to", errno))?;
         self.tracking = true;
+        let Some(unit) = self.disk.device.dirty_unit() else { return Ok(()) };
+        let most = self.disk.geometry.chunk_bytes() as u64;
+        let good = |unit: &u64| unit.is_power_of_two() && *unit >= SECTOR_BYTES && *unit <= most && most % unit == 0;
+        let bytes = u64::try_from(unit).ok().filter(good);
+        let bytes = bytes.ok_or_else(|| Error::DirtyUnit { device: self.name().clone(), unit, most })?;
+        self.disk.unit = u32::try_from(bytes / SECTOR_BYTES).expect("a chunk at most");
         Ok(())
+    }
+
+    /// Bytes that one bit of its dirty tracking stands for.
+    pub(super) fn unit_bytes(&self) -> u32 {
+        self.disk.unit * u32::try_from(SECTOR_BYTES).expect("512")
     }
 
     fn failed(&self, why: &'static str, errno: Errno) -> Error {
@@ -220,60 +220,107 @@ impl<D: Device> SourceDevice<D> {
         self.bulk.is_done()
     }
 
-    /// Moves the bulk phase on: the bytes that it passed over, since they need not be sent, and the chunk that
-    /// it came to. No chunk does not mean the end: see [`bulk_done`](Self::bulk_done).
-    pub(super) fn next_bulk(&mut self) -> (u64, Option<ChunkToRead>) {
+    /// Moves the bulk phase on: the bytes that it passed over, since they need not be sent, and what it came to.
+    /// Nothing does not mean the end: see [`bulk_done`](Self::bulk_done).
+    pub(super) fn next_bulk(&mut self) -> Result<(u64, Option<ToDo>), Error> {
         let mut passed = 0;
         for _ in 0..MAX_PASSED_OVER {
             let Walked { skipped, chunk } = self.bulk.step(|range| self.disk.device.allocated(range));
             passed += self.disk.geometry.bytes(skipped.clone(), self.disk.total);
             self.sent[index(Chunk(skipped.start))..index(Chunk(skipped.end))].fill(true);
             let Some(chunk) = chunk else { break };
-            // What the guest has written to is left to the dirty phase: sent now, it might have to be sent again.
-            if !self.is_dirty(chunk) {
-                return (passed, Some(ChunkToRead { chunk, known_zero: self.bulk.is_known_zero(chunk) }));
+            let sectors = self.sectors(chunk);
+            if self.fine && self.bulk.is_known_zero(chunk) {
+                let end = self.bulk.skip_zeroes();
+                return Ok((passed, Some(ToDo::Zeroes(sectors.start.0..end.0.min(self.disk.total)))));
+            }
+            let dirty = self.disk.dirty_bytes_in(sectors.start.0..sectors.end().0)?;
+            if !self.comes_again(sectors, dirty) {
+                let known_zero = self.bulk.is_known_zero(chunk);
+                return Ok((passed, Some(ToDo::Copy(CopyToRead { sectors, known_zero, dirty }))));
             }
             self.owed.set(index(chunk), true);
         }
-        (passed, None)
+        Ok((passed, None))
+    }
+
+    /// Whether sectors with so many dirty bytes will all be sent in the dirty phase, so that sending them now
+    /// would be in vain: a chunk that is dirty, or with the extended stream dirty all over.
+    fn comes_again(&self, sectors: Sectors, dirty: u64) -> bool {
+        if self.fine {
+            sectors == self.sectors(self.disk.geometry.chunk_of(sectors.start)) && dirty == sectors.bytes() as u64
+        } else {
+            dirty > 0
+        }
+    }
+
+    /// Whether a copy need not be sent, since all of it is dirty again. Ask it after [`end_copy`](Self::end_copy).
+    pub(super) fn is_in_vain(&self, sectors: Sectors) -> Result<bool, Error> {
+        Ok(self.comes_again(sectors, self.disk.dirty_bytes_in(sectors.start.0..sectors.end().0)?))
     }
 
     /// Begins a search for dirty chunks: of all of them, or as far as one step goes.
     pub(super) fn begin_search(&mut self, all: bool) -> Result<(), Error> {
-        let dirty = self.dirty_chunks()?.min(self.disk.chunks);
+        let dirty = self.dirty_units()?.min(self.disk.chunks);
         self.search.begin(dirty, all);
         Ok(())
     }
 
     /// Whether there may be a chunk to read.
     pub(super) fn has_work(&self) -> bool {
-        !self.bulk_done() || self.search.has_work()
+        !self.bulk_done() || !self.rest.is_empty() || self.search.has_work()
     }
 
-    /// The next dirty chunk to read.
-    pub(super) fn next_dirty(&mut self) -> Result<Option<ChunkToRead>, Error> {
-        let chunk = self.search.next(&self.disk)?;
-        Ok(chunk.map(|chunk| ChunkToRead { chunk, known_zero: false }))
+    /// What is dirty and to be read next: a chunk, or with the extended stream the next dirty run of one.
+    pub(super) fn next_dirty(&mut self) -> Result<Option<ToDo>, Error> {
+        loop {
+            if let Some(run) = self.next_run()? {
+                return Ok(Some(run));
+            }
+            let Some(chunk) = self.search.next(&self.disk)? else { return Ok(None) };
+            let sectors = self.sectors(chunk);
+            // What the bulk phase has left to this one was all dirty, and must be sent whole.
+            if !self.fine || self.owed[index(chunk)] {
+                let dirty = sectors.bytes() as u64;
+                return Ok(Some(ToDo::Copy(CopyToRead { sectors, known_zero: false, dirty })));
+            }
+            self.rest = sectors.start.0..sectors.end().0;
+        }
     }
 
-    pub(super) fn is_dirty(&self, chunk: Chunk) -> bool {
-        self.disk.is_dirty(chunk)
+    /// The next dirty run of the chunk that the search has come to.
+    fn next_run(&mut self) -> Result<Option<ToDo>, Error> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let Some(mut found) = self.disk.first_dirty(self.rest.clone())? else {
+            self.rest = 0..0;
+            return Ok(None);
+        };
+        let rest = self.disk.units(found.end..self.rest.end);
+        let more = rest.take_while(|unit| self.disk.device.is_dirty(Sector(unit.start)));
+        found.end = more.last().map_or(found.end, |unit| unit.end);
+        self.rest.start = found.end;
+        let dirty = (found.end - found.start) * SECTOR_BYTES;
+        Ok(Some(ToDo::Copy(CopyToRead { sectors: run(&found), known_zero: false, dirty })))
     }
 
-    pub(super) fn dirty_chunks(&self) -> Result<u64, Error> {
-        self.disk.device.dirty_chunks().map_err(|errno| self.failed("count the dirty chunks of", errno))
+    pub(super) fn dirty_units(&self) -> Result<u64, Error> {
+        self.disk.device.dirty_units().map_err(|errno| self.failed("count the dirty chunks of", errno))
     }
 
-    /// Bytes in dirty chunks.
+    /// Bytes to send for what is dirty. With the classic stream that is whole chunks: where the host tracks finer,
+    /// as many as there may be.
     pub(super) fn dirty_bytes(&self) -> Result<u64, Error> {
-        let chunk_bytes = self.disk.geometry.chunk_bytes() as u64;
-        let tail = Chunk(self.disk.chunks - 1);
-        let padding = chunk_bytes - self.sectors(tail).bytes() as u64;
+        let unit = if self.fine { self.disk.unit } else { self.disk.geometry.sectors_per_chunk() };
+        let units = self.disk.total.div_ceil(unit.into());
+        let tail = (units - 1) * u64::from(unit)..self.disk.total;
+        let padding = u64::from(unit) - (tail.end - tail.start);
         // Before they are counted: a tail that the guest dirties in between is then counted as too long, not as
         // too short.
-        let dirty_tail = padding > 0 && self.is_dirty(tail);
-        let counted = self.dirty_chunks()?.min(self.disk.chunks) * chunk_bytes;
-        Ok(counted.saturating_sub(if dirty_tail { padding } else { 0 }))
+        let dirty_tail = padding > 0 && self.disk.first_dirty(tail)?.is_some();
+        let counted = self.dirty_units()?.min(units) * u64::from(unit);
+        Ok(counted.saturating_sub(if dirty_tail { padding } else { 0 }) * SECTOR_BYTES)
     }
 
     /// Every byte that the destination still lacks, `dirty` of them in dirty chunks. Chunks that are dirty and
@@ -282,32 +329,62 @@ impl<D: Device> SourceDevice<D> {
         (self.bulk.remaining_bytes() + self.bytes_on_their_way + dirty).min(self.total_bytes())
     }
 
-    /// A copy of the chunk is on its way from now on. Clears its dirty bit, before anything of it is read: what
-    /// the guest writes after this makes it dirty again.
-    pub(super) fn begin_copy(&mut self, found: &ChunkToRead) {
-        let sectors = self.sectors(found.chunk);
-        self.disk.on_their_way.set(index(found.chunk), true);
-        self.bytes_on_their_way += sectors.bytes() as u64;
-        if !found.known_zero {
-            self.disk.device.reset_dirty(sectors);
+    /// A copy is on its way from now on. Clears its dirty bits, before anything of it is read: what the guest
+    /// writes after this makes it dirty again. Returns how many dirty bytes those were.
+    pub(super) fn begin_copy(&mut self, copy: &CopyToRead) -> Result<u64, Error> {
+        self.disk.on_their_way.try_reserve(1)?;
+        *self.disk.on_their_way.entry(self.disk.geometry.chunk_of(copy.sectors.start)).or_default() += 1;
+        self.bytes_on_their_way += copy.sectors.bytes() as u64;
+        if copy.known_zero {
+            return Ok(0);
         }
+        self.disk.device.reset_dirty(copy.sectors);
+        Ok(copy.dirty)
     }
 
     /// The copy was put into the stream, or was [dropped](Self::drop_copy).
-    pub(super) fn end_copy(&mut self, chunk: Chunk) {
-        self.disk.on_their_way.set(index(chunk), false);
-        self.bytes_on_their_way -= self.sectors(chunk).bytes() as u64;
+    pub(super) fn end_copy(&mut self, sectors: Sectors) {
+        let chunk = self.disk.geometry.chunk_of(sectors.start);
+        if let Some(copies) = self.disk.on_their_way.get_mut(&chunk) {
+            *copies -= 1;
+            if *copies == 0 {
+                self.disk.on_their_way.remove(&chunk);
+            }
+        }
+        self.bytes_on_their_way -= sectors.bytes() as u64;
+    }
+
+    /// Zeroes are on their way from now on. No copy of theirs can overtake them: one that is read later is sent later.
+    pub(super) fn begin_zeroes(&mut self, sectors: &Range<u64>) {
+        self.bytes_on_their_way += (sectors.end - sectors.start) * SECTOR_BYTES;
+    }
+
+    /// They were put into the stream.
+    pub(super) fn end_zeroes(&mut self, sectors: &Range<u64>) {
+        self.bytes_on_their_way -= (sectors.end - sectors.start) * SECTOR_BYTES;
     }
 
     /// The chunk, whose copy has just ended, is not sent now, since it is dirty again.
-    pub(super) fn drop_copy(&mut self, chunk: Chunk) {
-        self.owed.set(index(chunk), true);
+    pub(super) fn drop_copy(&mut self, sectors: Sectors) {
+        self.owed.set(index(self.disk.geometry.chunk_of(sectors.start)), true);
     }
 
-    /// The chunk was sent; whether that was for the first time.
-    pub(super) fn mark_sent(&mut self, chunk: Chunk) -> bool {
-        self.owed.set(index(chunk), false);
-        !self.sent.replace(index(chunk), true)
+    /// These sectors were sent. Returns the bytes in chunks that were sent for the first time.
+    pub(super) fn mark_sent(&mut self, sectors: &Range<u64>) -> u64 {
+        let geometry = self.disk.geometry;
+        let first = sectors.start.div_ceil(geometry.sectors_per_chunk().into());
+        let end =
+            if sectors.end == self.disk.total { self.disk.chunks } else { geometry.chunk_of(Sector(sectors.end)).0 };
+        // Less than a chunk counts for nothing: it is sent again because it was written to.
+        if first >= end {
+            return 0;
+        }
+        let whole = index(Chunk(first))..index(Chunk(end));
+        let new = self.sent[whole.clone()].iter_zeros().map(|chunk| first + chunk as u64);
+        let bytes = new.map(|chunk| geometry.bytes(chunk..chunk + 1, self.disk.total)).sum();
+        self.sent[whole.clone()].fill(true);
+        self.owed[whole].fill(false);
+        bytes
     }
 
     /// Bytes in chunks that were passed over and have not been sent since.
@@ -323,16 +400,17 @@ impl<D: Device> SourceDevice<D> {
         if u64::try_from(is) == Ok(was) { Ok(()) } else { Err(Error::Resized { device: self.name().clone(), was, is }) }
     }
 
-    /// Whether the host knows that a chunk reads as zeroes. Ask it after [`begin_copy`](Self::begin_copy), for
+    /// Whether the host knows that a copy reads as zeroes. Ask it after [`begin_copy`](Self::begin_copy), for
     /// the reason given there.
-    pub(super) fn is_known_zero(&mut self, found: &ChunkToRead) -> bool {
-        if found.known_zero {
+    pub(super) fn is_known_zero(&mut self, copy: &CopyToRead) -> bool {
+        if copy.known_zero {
             return true;
         }
-        let wanted = self.sectors(found.chunk);
-        let ask = |at: u64| (self.disk.total - at).min(QUESTION_SECTORS);
+        let most = if self.fine { LONG_QUESTION_SECTORS } else { QUESTION_SECTORS };
+        let ask = |at: u64| (self.disk.total - at).min(most);
+        let wanted = copy.sectors;
         let Some(end) = known_zeroes(self.device(), wanted.start, wanted.end(), ask) else { return false };
-        self.bulk.note_zeroes(found.chunk, end);
+        self.bulk.note_zeroes(self.disk.geometry.chunk_of(wanted.start), end);
         true
     }
 }

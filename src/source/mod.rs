@@ -9,29 +9,36 @@
 
 mod bandwidth;
 pub mod bulk;
+mod compression;
 mod device;
 mod device_list;
+mod dirty_rate;
+mod disk;
+mod extended;
+mod out;
 pub mod search;
+mod sending;
 mod writer;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::buffers::{Buffer, NoBuffer, Pool, is_zero};
+use crate::buffers::{Buffer, NoBuffer, Pool};
 use crate::call::CallContext;
 use crate::error::Error;
-use crate::geometry::Chunk;
+use crate::geometry::Sectors;
 use crate::host::{Device, Host};
 use crate::in_flight::InFlight;
 use crate::settings::{Selection, Settings};
 use crate::status::{Phase, Status};
-use crate::wire::Record;
 
 use bandwidth::{BandwidthEstimate, Convergence, STEP_WAIT_NS, Wait};
-use device::{ChunkToRead, SourceDevice};
+use device::{SourceDevice, ToDo};
 use device_list::{check_same_devices, take_devices};
+use dirty_rate::DirtyRate;
 use writer::Writer;
 
 /// How often the last stage looks for what was written since it began, before it takes the guest for a running one.
@@ -51,14 +58,13 @@ pub struct Step {
     pub can_finish: bool,
 }
 
-/// A chunk to send.
-struct ChunkToSend {
-    /// The device's place in the list.
-    device: usize,
-    /// Which of its chunks.
-    chunk: Chunk,
-    /// `None` for one that is known to be zero and was not read.
-    data: Option<Buffer>,
+/// What waits for the stream.
+enum ToSend {
+    /// A copy of sectors of the device with this place in the list; no data if they are known to be zero and were
+    /// not read.
+    Copy(usize, Sectors, Option<Buffer>),
+    /// A run of zeroes of any length.
+    Zeroes(usize, Range<u64>),
 }
 
 /// An outgoing migration, from setup to its end. Dropping it, in whatever state, gives everything back to the host.
@@ -83,8 +89,8 @@ pub struct Outgoing<H: Host> {
     last_read: i64,
     /// Whether reads are in flight, and none has completed for long.
     stalled: bool,
-    /// Chunks that the stream has not taken yet, in the order in which they were read.
-    to_send: VecDeque<ChunkToSend>,
+    /// What the stream has not taken yet, in the order in which it was read.
+    to_send: VecDeque<ToSend>,
     /// The device whose turn it is: all of them read at the same time.
     turn: usize,
     /// What puts records into the stream.
@@ -93,6 +99,8 @@ pub struct Outgoing<H: Host> {
     bandwidth: BandwidthEstimate,
     /// Whether what remains still shrinks.
     convergence: Convergence,
+    /// How fast the guest makes the devices dirty.
+    dirty_rate: DirtyRate,
     /// When it was set up.
     began: i64,
 }
@@ -117,7 +125,7 @@ impl<H: Host> Outgoing<H> {
             stream: call.stream.identity(),
             pool: Pool::new(settings.max_buffers, settings.geometry.chunk_bytes(), Arc::clone(&status)),
             in_flight: InFlight::new(&status),
-            writer: Writer::new(&status),
+            writer: Writer::new(&settings, &status),
             began: host.now_ns(),
             host,
             settings,
@@ -130,8 +138,9 @@ impl<H: Host> Outgoing<H> {
             turn: 0,
             bandwidth: BandwidthEstimate::default(),
             convergence: Convergence::default(),
+            dirty_rate: DirtyRate::default(),
         };
-        migration.writer.put(call, &Record::End);
+        migration.writer.start(call, &migration.devices)?;
         call.check_stream()?;
         Ok(migration)
     }
@@ -153,16 +162,17 @@ impl<H: Host> Outgoing<H> {
         self.check_step()?;
         self.collect()?;
         self.bandwidth.begin(began, (self.in_flight.count() == 0).then_some(self.last_read));
-        self.writer.begin_step();
+        self.writer.begin_step(began, call.stream.rate_limit().is_some());
         self.begin_search(false)?;
         let (sent, waiting) = self.send_step(call, began)?;
-        self.writer.report_progress(call);
-        self.writer.put(call, &Record::End);
+        self.writer.end_step(call);
         call.check_stream()?;
         let remaining = self.remaining()?;
+        self.dirty_rate.note(self.host.now_ns(), self.status.dirty_bytes.load(Relaxed));
         // A section without a chunk says nothing about the link.
         let bytes = if sent > 0 { self.writer.step_bytes() } else { 0 };
         let now = self.host.now_ns();
+        self.dirty_rate.warn(now, self.bandwidth.bandwidth());
         self.stalled = self.in_flight.count() > 0 && self.bandwidth.stalls(now, self.last_read);
         self.bandwidth.end(now, bytes, waiting.filter(|_| remaining > 0));
         let time = self.publish(remaining);
@@ -252,8 +262,7 @@ impl<H: Host> Outgoing<H> {
         self.check_nothing_left()?;
         self.publish(0);
         call.print("\n");
-        self.writer.put(call, &Record::Progress(100));
-        self.writer.put(call, &Record::End);
+        self.writer.end_migration(call);
         call.check_stream()?;
         call.print("Block migration completed\n");
         Ok(())
@@ -262,7 +271,7 @@ impl<H: Host> Outgoing<H> {
     /// Whether "completed" may be said; nothing else decides it.
     fn check_nothing_left(&self) -> Result<(), Error> {
         for device in &self.devices {
-            if device.dirty_chunks()? > 0 {
+            if device.dirty_units()? > 0 {
                 return Err(Error::StillWritten(device.name().clone()));
             }
         }
@@ -309,6 +318,7 @@ impl<H: Host> Outgoing<H> {
         let time = self.bandwidth.time_for(remaining);
         let elapsed = self.host.now_ns().saturating_sub(self.began);
         self.status.bandwidth.store(self.bandwidth.bandwidth(), Relaxed);
+        self.status.dirty_rate.store(self.dirty_rate.rate(), Relaxed);
         self.status.expected_downtime_ns.store(time.unwrap_or(0), Relaxed);
         self.status.elapsed_ns.store(u64::try_from(elapsed).unwrap_or(0), Relaxed);
         time
@@ -329,8 +339,7 @@ impl<H: Host> Outgoing<H> {
             if let Err(errno) = done.result {
                 return Err(device.read_failed(done.sectors.start, errno));
             }
-            let chunk = self.settings.geometry.chunk_of(done.sectors.start);
-            self.to_send.push_back(ChunkToSend { device: done.device, chunk, data: done.buffer });
+            self.to_send.push_back(ToSend::Copy(done.device, done.sectors, done.buffer));
         }
         Ok(any)
     }
@@ -362,9 +371,9 @@ impl<H: Host> Outgoing<H> {
             self.turn = (turn + 1) % self.devices.len();
             // A slow device must not take the places of all the others.
             let share = (window / self.devices_with_work()).max(1);
-            unused = if let Some(found) = self.next_chunk(turn, share)? {
+            unused = if let Some(found) = self.next_to_do(turn, share)? {
                 idle = 0;
-                self.start_chunk(turn, &found, buffer)?
+                self.begin(turn, found, buffer)?
             } else {
                 idle += 1;
                 Some(buffer)
@@ -378,14 +387,14 @@ impl<H: Host> Outgoing<H> {
         self.devices.iter().filter(|device| device.reads > 0 || device.has_work()).count().max(1)
     }
 
-    fn next_chunk(&mut self, index: usize, share: usize) -> Result<Option<ChunkToRead>, Error> {
+    fn next_to_do(&mut self, index: usize, share: usize) -> Result<Option<ToDo>, Error> {
         let device = &mut self.devices[index];
         if device.reads >= share {
             return Ok(None);
         }
         let phase = self.status.phase();
         if phase != Phase::Dirty {
-            let (passed, found) = device.next_bulk();
+            let (passed, found) = device.next_bulk()?;
             self.status.add_transferred(passed);
             // A search that goes on in the next round must not come to chunks that the dirty phase has on their way.
             if found.is_some() || phase == Phase::Bulk || !device.bulk_done() {
@@ -401,75 +410,27 @@ impl<H: Host> Outgoing<H> {
         }
     }
 
-    /// Sends what waits to be sent, as far as the step's limits allow; returns how many chunks that were.
-    fn send_ready(&mut self, call: &mut CallContext, limit: usize) -> Result<usize, Error> {
-        let completing = self.status.phase() == Phase::Completing;
-        let mut sent = 0;
-        while sent < limit && !self.to_send.is_empty() && (completing || !call.stream.is_rate_limited()) {
-            let Some(next) = self.to_send.pop_front() else { break };
-            let device = &mut self.devices[next.device];
-            device.end_copy(next.chunk);
-            // What the guest has written to meanwhile must be sent again anyway: others go first, where there are any.
-            let others = !self.to_send.is_empty() || self.in_flight.count() > 0;
-            if !completing && others && device.is_dirty(next.chunk) {
-                device.drop_copy(next.chunk);
-                continue;
-            }
-            self.send(call, next);
-            call.check_stream()?;
-            self.host.check_memory()?;
-            sent += 1;
-        }
-        Ok(sent)
-    }
-
-    /// Puts one chunk into the stream, as a zero record if that is asked for and will do.
-    fn send(&mut self, call: &mut CallContext, next: ChunkToSend) {
-        let ChunkToSend { device, chunk, data } = next;
-        let device = &mut self.devices[device];
-        let sectors = device.sectors(chunk);
-        if device.mark_sent(chunk) {
-            self.status.add_transferred(sectors.bytes() as u64);
-        } else {
-            self.status.chunks_resent.fetch_add(1, Relaxed);
-        }
-        self.status.chunks_sent.fetch_add(1, Relaxed);
-        let name = device.name().clone();
-        if self.settings.zero_blocks && data.as_deref().is_none_or(is_zero) {
-            self.status.chunks_zero.fetch_add(1, Relaxed);
-            return self.writer.put(call, &Record::ZeroBlock(name, sectors.start));
-        }
-        self.writer.put(call, &Record::Block(name, sectors.start));
-        match data {
-            Some(data) => {
-                let lend = self.may_lend();
-                self.writer.put_data(call, data, lend);
-            }
-            None => self.writer.put_zeroes(call, self.settings.geometry.chunk_bytes()),
-        }
-    }
-
-    /// Whether the stream may keep one more buffer. What it keeps is bounded, so that reads always find buffers
-    /// and nothing waits for the stream.
-    fn may_lend(&self) -> bool {
-        let waiting = self.to_send.iter().filter(|next| next.data.is_some()).count();
-        // One more is the buffer that is to be sent.
-        let lent = self.pool.in_use().saturating_sub(self.in_flight.count() + waiting + 1);
-        lent < self.pool.limit() / 2
-    }
-
-    /// Starts on a chunk; gives the buffer back if it need not be read.
-    fn start_chunk(&mut self, index: usize, found: &ChunkToRead, mut buffer: Buffer) -> Result<Option<Buffer>, Error> {
+    /// Begins what is to be done next; gives the buffer back if nothing need be read.
+    fn begin(&mut self, index: usize, to_do: ToDo, mut buffer: Buffer) -> Result<Option<Buffer>, Error> {
         let device = &mut self.devices[index];
-        device.begin_copy(found);
-        let chunk = found.chunk;
-        if device.is_known_zero(found) {
-            self.to_send.push_back(ChunkToSend { device: index, chunk, data: None });
+        let copy = match to_do {
+            ToDo::Copy(copy) => copy,
+            ToDo::Zeroes(sectors) => {
+                device.begin_zeroes(&sectors);
+                self.to_send.push_back(ToSend::Zeroes(index, sectors));
+                return Ok(Some(buffer));
+            }
+        };
+        self.dirty_rate.cleared(device.begin_copy(&copy)?);
+        let sectors = copy.sectors;
+        if device.is_known_zero(&copy) {
+            self.to_send.push_back(ToSend::Copy(index, sectors, None));
             return Ok(Some(buffer));
         }
-        let sectors = device.sectors(chunk);
         // A tail's padding is zero: the buffer may hold some other chunk.
-        buffer[sectors.bytes()..].fill(0);
+        if !self.settings.extended {
+            buffer[sectors.bytes()..].fill(0);
+        }
         device.reads += 1;
         let started = device.device().read(self.in_flight.read(index, sectors, buffer));
         started.map_err(|errno| device.read_failed(sectors.start, errno))?;

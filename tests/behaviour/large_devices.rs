@@ -92,7 +92,7 @@ impl Device for ZeroDisk {
     fn reset_dirty(&self, range: Sectors) {
         self.0.dirty.borrow_mut().remove(&(range.start.0 / 2048));
     }
-    fn dirty_chunks(&self) -> Result<u64, Errno> {
+    fn dirty_units(&self) -> Result<u64, Errno> {
         Ok(self.0.dirty.borrow().len() as u64)
     }
     fn next_dirty(&self, from: Sector) -> Option<i64> {

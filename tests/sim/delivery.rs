@@ -40,7 +40,12 @@ impl Run {
         match result {
             Err(_) => self.violation("a panic escaped from the destination"),
             Ok(Ok(())) => {
-                if stream.left() > 0 || !section.ends_with(&[0, 0, 0, 0, 0, 0, 0, 2]) {
+                let end: &[u8] = if self.scenario.extended() { &[8, 16] } else { &[0, 2] };
+                let header = if self.scenario.extended() { 48 } else { 8 };
+                if stream.left() > 0
+                    || section.len() < header
+                    || !section[section.len() - header + 6..].starts_with(end)
+                {
                     self.violation("a load says Ok, but has not read the whole section");
                 }
                 if stream.failed.is_some() && !self.sim.fault_was_injected() {

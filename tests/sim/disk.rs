@@ -35,8 +35,10 @@ pub(crate) struct Disk {
     /// The sectors in an allocation unit, and which units are in the disk's own image.
     pub(crate) cluster: u64,
     pub(crate) allocated: Vec<bool>,
-    /// The sectors in a chunk, and which chunks are dirty.
+    /// The sectors in a chunk.
     pub(crate) chunk: u64,
+    /// The sectors in a unit of dirty tracking, and which units are dirty.
+    pub(crate) unit: u64,
     pub(crate) dirty: Vec<bool>,
     pub(crate) tracking: bool,
     /// Another device has taken its place since tracking began. Guest writes to that one are not tracked.
@@ -57,6 +59,7 @@ impl Disk {
             cluster,
             allocated: vec![false; sectors.div_ceil(cluster) as usize],
             chunk,
+            unit: chunk,
             dirty: vec![false; sectors.div_ceil(chunk) as usize],
             tracking: false,
             replaced: false,
@@ -96,7 +99,13 @@ impl Disk {
     fn resize(&mut self, sectors: u64) {
         self.data.resize(sectors as usize * SECTOR, 0);
         self.allocated.resize(sectors.div_ceil(self.cluster) as usize, false);
-        self.dirty.resize(sectors.div_ceil(self.chunk) as usize, false);
+        self.dirty.resize(sectors.div_ceil(self.unit) as usize, false);
+    }
+
+    /// Tracks writes in units of so many sectors.
+    pub(crate) fn set_unit(&mut self, unit: u64) {
+        self.unit = unit;
+        self.resize(self.sectors());
     }
 
     /// Whether there is still something behind the device.
@@ -139,8 +148,8 @@ impl Disk {
 
     pub(crate) fn mark_dirty(&mut self, sectors: Range<u64>) {
         if self.tracking && !self.replaced && !sectors.is_empty() {
-            for chunk in sectors.start / self.chunk..sectors.end.div_ceil(self.chunk) {
-                self.dirty[chunk as usize] = true;
+            for unit in sectors.start / self.unit..sectors.end.div_ceil(self.unit) {
+                self.dirty[unit as usize] = true;
             }
         }
     }

@@ -371,22 +371,32 @@ impl Device for SimDevice {
         Ok(())
     }
 
+    fn dirty_unit(&self) -> Option<i64> {
+        let fails = self.enter(Call::DirtyUnit);
+        let (unit, chunk) = self.tracked(|disk| (disk.unit as i64, disk.chunk as i64));
+        if fails {
+            let rng = &self.machine.sim.rng;
+            return Some(rng.pick(&[0, -1, i64::MIN, i64::MAX, 1, 256, 513, 1536, 2 * chunk * 512]));
+        }
+        (unit < chunk).then_some(unit * 512)
+    }
+
     fn is_dirty(&self, sector: Sector) -> bool {
         self.enter(Call::IsDirty);
-        self.tracked(|disk| disk.dirty[(sector.0 / disk.chunk) as usize])
+        self.tracked(|disk| disk.dirty[(sector.0 / disk.unit) as usize])
     }
 
     fn reset_dirty(&self, range: Sectors) {
         self.enter(Call::ResetDirty);
         let extra = usize::from(self.machine.sim.shows_defect(HostDefect::ResetsNeighbor));
         self.tracked(|disk| {
-            let end = range.end().0.div_ceil(disk.chunk) as usize + extra;
+            let end = range.end().0.div_ceil(disk.unit) as usize + extra;
             let end = end.min(disk.dirty.len());
-            disk.dirty[(range.start.0 / disk.chunk) as usize..end].fill(false);
+            disk.dirty[(range.start.0 / disk.unit) as usize..end].fill(false);
         });
     }
 
-    fn dirty_chunks(&self) -> Result<u64, Errno> {
+    fn dirty_units(&self) -> Result<u64, Errno> {
         if self.enter(Call::DirtyChunks) {
             return Err(Errno::IO);
         }
@@ -408,7 +418,7 @@ impl Device for SimDevice {
             self.machine.violation("looks for dirty sectors past the end");
         }
         self.tracked(|disk| {
-            let found = (from.0..total).find(|&sector| disk.dirty[(sector / disk.chunk) as usize]);
+            let found = (from.0..total).find(|&sector| disk.dirty[(sector / disk.unit) as usize]);
             Some(found.map_or(-1, |sector| sector as i64))
         })
     }

@@ -208,7 +208,7 @@ impl Machine {
             if target.held == 0 || !target.tracking {
                 self.violation("a read from a device without a reference or tracking");
             }
-            if sectors.count == 0 || sectors.end().0 > target.sectors() || sectors.start.0 % target.chunk != 0 {
+            if sectors.count == 0 || sectors.end().0 > target.sectors() || sectors.start.0 % target.unit != 0 {
                 self.violation(&format!("a read of {sectors:?} from a device of {}", target.sectors()));
             }
             if request.as_ptr() as usize % 4096 != 0 {

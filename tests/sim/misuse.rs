@@ -31,8 +31,8 @@ impl Stream for StrayStream {
         self.put += bytes.len();
     }
 
-    fn put_owned(&mut self, buffer: Buffer) -> Result<(), Buffer> {
-        self.put += buffer.len();
+    fn put_owned(&mut self, _buffer: Buffer, bytes: usize) -> Result<(), Buffer> {
+        self.put += bytes;
         Ok(())
     }
 

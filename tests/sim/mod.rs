@@ -100,6 +100,7 @@ pub(crate) enum Call {
     Flush,
     TrackingOn,
     TrackingOff,
+    DirtyUnit,
     IsDirty,
     ResetDirty,
     DirtyChunks,

@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use twox_hash::XxHash3_64;
+
 use super::disk::SECTOR;
 
 pub(crate) struct ModelDisk {
@@ -22,6 +24,10 @@ pub(crate) struct Model {
     pub(crate) chunks: u64,
     pub(crate) resent: u64,
     pub(crate) zero: u64,
+    /// Of the extended stream: the number of the next record, the disks in the order of their numbers, and how many
+    /// records each has had and their sum.
+    records: u64,
+    table: Vec<(usize, u64, u64)>,
 }
 
 /// Removes bytes from the front.
@@ -33,11 +39,25 @@ fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Result<&'a [u8], String> {
 
 impl Model {
     pub(crate) fn new(disks: Vec<ModelDisk>, chunk_sectors: u64, zero_allowed: bool) -> Model {
-        Model { disks, chunk_sectors, zero_allowed, progress: None, chunks: 0, resent: 0, zero: 0 }
+        Model {
+            disks,
+            chunk_sectors,
+            zero_allowed,
+            progress: None,
+            chunks: 0,
+            resent: 0,
+            zero: 0,
+            records: 0,
+            table: Vec::new(),
+        }
     }
 
     /// Applies exactly one section. The last section must end with progress 100.
-    pub(crate) fn section(&mut self, mut bytes: &[u8], last: bool) -> Result<(), String> {
+    pub(crate) fn section(&mut self, bytes: &[u8], last: bool) -> Result<(), String> {
+        if bytes.get(7) == Some(&0x10) { self.extended(bytes, last) } else { self.classic(bytes, last) }
+    }
+
+    fn classic(&mut self, mut bytes: &[u8], last: bool) -> Result<(), String> {
         let mut progress_last = false;
         loop {
             let word = u64::from_be_bytes(take(&mut bytes, 8)?.try_into().expect("8 bytes"));
@@ -110,6 +130,95 @@ impl Model {
         }
         self.chunks += 1;
         self.resent += u64::from(std::mem::replace(&mut disk.sent[(sector / self.chunk_sectors) as usize], true));
+        Ok(())
+    }
+
+    fn extended(&mut self, mut bytes: &[u8], last: bool) -> Result<(), String> {
+        let mut totals = false;
+        loop {
+            let header = take(&mut bytes, 48)?;
+            let word = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().expect("8 bytes"));
+            let (device, length) = (word(16) >> 32, (word(16) & 0xffff_ffff) as usize);
+            let (sector, sectors) = (word(24), word(32));
+            let payload = take(&mut bytes, length)?;
+            if word(8) != self.records || word(0) & 0x1ff != 0x10 {
+                return Err(format!("record {} came instead of record {}", word(8), self.records));
+            }
+            self.records += 1;
+            if word(40) != XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(&header[..40]), payload) {
+                return Err("a wrong checksum".to_owned());
+            }
+            match word(0) >> 9 {
+                0 if self.records == 1 => self.start(payload)?,
+                1 => self.run(device, sector..sector + sectors, word(40), Some(payload.to_vec()))?,
+                2 => {
+                    let mut plain = vec![0; sectors as usize * SECTOR];
+                    if zstd_safe::decompress(&mut plain[..], payload) != Ok(plain.len()) || length >= plain.len() {
+                        return Err("no zstd frame of these sectors, or one that is longer than they are".to_owned());
+                    }
+                    self.run(device, sector..sector + sectors, word(40), Some(plain))?;
+                }
+                3 if length == 0 => self.run(device, sector..sector + sectors, word(40), None)?,
+                4 if length == 0 && self.progress.is_none_or(|before| before <= sector) => {
+                    self.progress = Some(sector);
+                    break;
+                }
+                5 if last && !totals => {
+                    let sent = self.table.iter().flat_map(|(_, count, sum)| [*count, *sum]).flat_map(u64::to_be_bytes);
+                    if !sent.eq(payload.iter().copied()) {
+                        return Err("the totals are wrong".to_owned());
+                    }
+                    totals = true;
+                }
+                kind => return Err(format!("a record of kind {kind}")),
+            }
+        }
+        if !bytes.is_empty() {
+            return Err(format!("{} bytes after the section's end", bytes.len()));
+        }
+        if last && !(totals && self.progress == Some(100)) {
+            return Err("the last section does not end with totals and progress 100".to_owned());
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, mut table: &[u8]) -> Result<(), String> {
+        let head = take(&mut table, 16)?;
+        if head[..4] != [0, 0, 0, 1] {
+            return Err("another version".to_owned());
+        }
+        while !table.is_empty() {
+            let bytes = u64::from_be_bytes(take(&mut table, 8)?.try_into().expect("8 bytes"));
+            let _unit = take(&mut table, 4)?;
+            let length = take(&mut table, 1)?[0];
+            let name = take(&mut table, length.into())?;
+            let found = |disk: &ModelDisk| disk.name == name && disk.migrates && disk.data.len() as u64 == bytes;
+            self.table.push((self.disks.iter().position(found).ok_or("the table has an unknown disk")?, 0, 0));
+        }
+        let migrate = self.disks.iter().filter(|disk| disk.migrates).count();
+        if self.table.len() != migrate || head[15] as usize != migrate {
+            return Err("the table lacks a disk".to_owned());
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, device: u64, range: Range<u64>, sum: u64, data: Option<Vec<u8>>) -> Result<(), String> {
+        let (disk, count, total) = self.table.get_mut(device as usize).ok_or("an unknown disk")?;
+        *count += 1;
+        *total = XxHash3_64::oneshot_with_seed(*total, &sum.to_be_bytes());
+        let disk = &mut self.disks[*disk];
+        let chunks = range.start / self.chunk_sectors..range.end.div_ceil(self.chunk_sectors);
+        if data.is_some() && chunks.end - chunks.start != 1 {
+            return Err(format!("data of more than a chunk, or none: {range:?}"));
+        }
+        let bytes = range.start as usize * SECTOR..range.end as usize * SECTOR;
+        let target = disk.data.get_mut(bytes).ok_or("sectors past the end")?;
+        match data {
+            Some(data) if data.len() == target.len() => target.copy_from_slice(&data),
+            Some(_) => return Err("the payload is not as long as the sectors".to_owned()),
+            None => target.fill(0),
+        }
+        self.chunks += chunks.end - chunks.start;
         Ok(())
     }
 }

@@ -150,7 +150,8 @@ impl Run {
         let arrived = end == End::Completed && !self.destination_failed;
         let seen = self.sim.seen();
         let scenario = &self.scenario;
-        let accepts = scenario.options.accept_tail_garbage;
+        // The extended stream says the devices' lengths.
+        let accepts = scenario.options.accept_tail_garbage && !scenario.extended();
         let may_fail = scenario.cancel_at.is_some()
             || scenario.link_fails_at.is_some()
             || scenario.mismatch.is_some_and(|mismatch| mismatch != Mismatch::Tail || !accepts)
@@ -225,10 +226,11 @@ impl Run {
             let mut data =
                 destination.iter().find(|other| other.name == disk.name).map_or(Vec::new(), |d| d.data.clone());
             data.resize(disk.data.len(), 0xaa);
-            let sent = vec![false; disk.dirty.len()];
+            let sent = vec![false; disk.sectors().div_ceil(disk.chunk) as usize];
             ModelDisk { name: disk.name.clone(), migrates: disk.migrates(), data, sent }
         });
-        Model::new(disks.collect(), self.scenario.chunk_sectors.into(), self.scenario.options.zero_blocks)
+        let zeroes = self.scenario.options.zero_blocks || self.scenario.extended();
+        Model::new(disks.collect(), self.scenario.chunk_sectors.into(), zeroes)
     }
 
     /// Calls the source's engine, from which no panic may escape.
@@ -328,7 +330,7 @@ impl Run {
         }
         self.check_running(stream);
         // Once the guest is quiet, each step sends at least one chunk.
-        let bound = self.scenario.quiet_at + 50 + 6 * self.scenario.chunks();
+        let bound = self.scenario.quiet_at + 50 + 6 * self.scenario.units();
         for step in 0.. {
             self.between(step, stream);
             if self.scenario.cancel_at == Some(step) {

@@ -89,6 +89,8 @@ pub(crate) struct Scenario {
     /// The source is an old one that sends garbage past the end of a device.
     pub(crate) tail_garbage: bool,
     pub(crate) event: Option<PlannedEvent>,
+    /// Sectors in a unit of the source's dirty tracking.
+    pub(crate) unit: u64,
 }
 
 impl Scenario {
@@ -111,6 +113,9 @@ impl Scenario {
         }
         let cancel_at = rng.chance(100).then(|| rng.below(steps));
         // On a threaded host the engine would wait in real time, and a million scenarios would take too long.
+        let extended = rng.chance(500);
+        let unit =
+            if rng.chance(600) { rng.pick(&[1, 2, 4]).min(u64::from(chunk_sectors)) } else { chunk_sectors.into() };
         let hangs_at = cancel_at.filter(|_| !threaded && rng.chance(400)).map(|at| at - rng.below(at.min(3) + 1));
         Scenario {
             number,
@@ -118,13 +123,7 @@ impl Scenario {
             disks,
             cluster: rng.pick(&[1, 1, 2, 3, 16]),
             shared_base,
-            options: Options {
-                max_buffers: rng.pick(&[0, 1, 2, 3, 5, 16]),
-                max_reads: rng.pick(&[0, 1, 2, 4, 40]),
-                max_writes: rng.pick(&[0, 1, 2, 4]),
-                zero_blocks: rng.chance(400),
-                accept_tail_garbage: rng.chance(500),
-            },
+            options: options(&rng, extended),
             stages,
             monitor: rng.chance(500),
             source: features(&rng, threaded, chunk_bytes),
@@ -154,8 +153,9 @@ impl Scenario {
             link_fails_at: rng.chance(60).then(|| rng.below(steps)),
             delivery: rng.pick(&[Delivery::AtOnce, Delivery::Buffered, Delivery::AtTheEnd]),
             mismatch: (rng.chance(60) && !shared_base).then(|| rng.pick(&MISMATCHES)),
-            tail_garbage: rng.chance(20),
+            tail_garbage: rng.chance(20) && !extended,
             event,
+            unit,
         }
     }
 
@@ -185,6 +185,7 @@ impl Scenario {
             let full = if *sectors > 1000 { full / 300 } else { full };
             let mut source = Disk::new(name, *kind, *sectors, chunk, self.cluster);
             let mut destination = Disk::new(name, *kind, *sectors, chunk, self.cluster);
+            source.set_unit(self.unit.min(chunk));
             for sector in 0..*sectors {
                 let content = if rng.chance(full) { 1 << 30 | sector << 8 | index as u64 } else { 0 };
                 source.stamp(sector..sector + 1, content);
@@ -226,8 +227,27 @@ impl Scenario {
         (sources, destinations, mismatched)
     }
 
-    pub(crate) fn chunks(&self) -> u64 {
-        self.disks.iter().map(|(_, _, sectors)| sectors.div_ceil(self.chunk_sectors.into())).sum()
+    pub(crate) fn extended(&self) -> bool {
+        self.options.stream == 2
+    }
+
+    /// The most records that it takes to send everything once.
+    pub(crate) fn units(&self) -> u64 {
+        let chunk = self.chunk_sectors.into();
+        let unit = if self.extended() { self.unit.min(chunk) } else { chunk };
+        self.disks.iter().map(|(_, _, sectors)| sectors.div_ceil(unit)).sum()
+    }
+}
+
+fn options(rng: &Rng, extended: bool) -> Options {
+    Options {
+        max_buffers: rng.pick(&[0, 1, 2, 3, 5, 16]),
+        max_reads: rng.pick(&[0, 1, 2, 4, 40]),
+        max_writes: rng.pick(&[0, 1, 2, 4]),
+        zero_blocks: rng.chance(400),
+        accept_tail_garbage: rng.chance(500),
+        stream: if extended { 2 } else { rng.pick(&[0, 1]) },
+        compression: if extended { rng.pick(&[0, 0, 1, 3, -1]) } else { 0 },
     }
 }
 

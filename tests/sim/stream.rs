@@ -54,7 +54,7 @@ impl OutStream {
         let machine = Rc::clone(&self.machine);
         self.lent.retain(|(buffer, content)| {
             let keep = !machine.sim.rng.chance(per_mille);
-            if !keep && **buffer != content[..] {
+            if !keep && buffer[..content.len()] != content[..] {
                 machine.violation("a buffer has changed while the stream had it");
             }
             keep
@@ -92,12 +92,12 @@ impl Stream for OutStream {
         self.machine.sim.leave(Call::Put);
     }
 
-    fn put_owned(&mut self, buffer: Buffer) -> Result<(), Buffer> {
+    fn put_owned(&mut self, buffer: Buffer, bytes: usize) -> Result<(), Buffer> {
         if self.machine.enter(Call::PutOwned) || !self.machine.features.owned_buffers {
             return Err(buffer);
         }
         if self.failed.is_none() {
-            let content = buffer.to_vec();
+            let content = buffer[..bytes].to_vec();
             self.append(&content);
             if self.machine.sim.shows_defect(HostDefect::KeepsBuffer) {
                 std::mem::forget(buffer);
@@ -169,7 +169,7 @@ impl Stream for InStream<'_> {
         self.machine.violation("the destination writes to its stream");
     }
 
-    fn put_owned(&mut self, _buffer: Buffer) -> Result<(), Buffer> {
+    fn put_owned(&mut self, _buffer: Buffer, _bytes: usize) -> Result<(), Buffer> {
         self.machine.violation("the destination writes to its stream");
         Ok(())
     }

@@ -241,7 +241,7 @@ impl Device for ThreadHost {
     fn reset_dirty(&self, range: Sectors) {
         self.disk().1[range.start.0 as usize / 4] = false;
     }
-    fn dirty_chunks(&self) -> Result<u64, Errno> {
+    fn dirty_units(&self) -> Result<u64, Errno> {
         Ok(self.disk().1.iter().filter(|&&dirty| dirty).count() as u64)
     }
 }
@@ -277,8 +277,8 @@ impl Stream for Pipe {
     fn put(&mut self, bytes: &[u8]) {
         self.bytes.extend(bytes);
     }
-    fn put_owned(&mut self, buffer: Buffer) -> Result<(), Buffer> {
-        self.bytes.extend(buffer.iter());
+    fn put_owned(&mut self, buffer: Buffer, bytes: usize) -> Result<(), Buffer> {
+        self.bytes.extend(buffer[..bytes].iter());
         self.lent.send(buffer).map_err(|back| back.0)
     }
     fn get(&mut self, into: &mut [u8]) -> usize {

@@ -291,8 +291,8 @@ impl Device for SmallDevice {
         self.tracked(|disk| disk.dirty.iter_mut().take(end as usize).skip(start as usize).for_each(|bit| *bit = false));
     }
 
-    fn dirty_chunks(&self) -> Result<u64, Errno> {
-        let fault = self.world.enter("dirty_chunks");
+    fn dirty_units(&self) -> Result<u64, Errno> {
+        let fault = self.world.enter("dirty_units");
         let truth = self.tracked(|disk| disk.dirty.iter().filter(|&&dirty| dirty).count() as u64);
         match fault.map(|how| how % 4) {
             None => Ok(truth),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Both ends of a stream, and the source's monitor.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use blkmig::buffers::Buffer;
@@ -19,7 +20,7 @@ pub(crate) struct OutStream {
     pub(crate) limit: Option<u64>,
     step_bytes: u64,
     /// Buffers that it has not given back, and where in the stream their content is.
-    lent: Vec<(Buffer, usize)>,
+    lent: Vec<(Buffer, Range<usize>)>,
 }
 
 impl OutStream {
@@ -31,8 +32,8 @@ impl OutStream {
     /// A step of the host's begins: the stream has sent some of what it was lent, and takes more.
     pub(crate) fn next_step(&mut self, give_back: usize) {
         self.step_bytes = 0;
-        for (buffer, at) in self.lent.drain(..give_back.min(self.lent.len())) {
-            assert!(*buffer == self.bytes[at..at + buffer.len()], "a buffer has changed while the stream had it");
+        for (buffer, sent) in self.lent.drain(..give_back.min(self.lent.len())) {
+            assert!(buffer[..sent.len()] == self.bytes[sent], "a buffer has changed while the stream had it");
         }
     }
 
@@ -56,14 +57,14 @@ impl Stream for OutStream {
         self.append(bytes);
     }
 
-    fn put_owned(&mut self, buffer: Buffer) -> Result<(), Buffer> {
+    fn put_owned(&mut self, buffer: Buffer, bytes: usize) -> Result<(), Buffer> {
         if self.world.enter("put_owned").is_some() || !self.world.features.owned {
             return Err(buffer);
         }
         if self.failed.is_none() {
-            self.append(&buffer);
-            let at = self.bytes.len() - buffer.len();
-            self.lent.push((buffer, at));
+            self.append(&buffer[..bytes]);
+            let at = self.bytes.len() - bytes;
+            self.lent.push((buffer, at..at + bytes));
         }
         Ok(())
     }

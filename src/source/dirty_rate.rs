@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! How fast the guest makes the devices dirty, as far as their dirty tracking shows it: what is dirty already can't get
+//! dirtier.
+#![forbid(unsafe_code)]
+
+const SECOND: u64 = 1_000_000_000;
+
+/// For how long the guest must be faster than the stream before the user is told.
+const PATIENCE_NS: i64 = 10_000_000_000;
+
+/// Bytes and the time that they took, the recent past weighing most.
+#[derive(Debug, Default)]
+pub(super) struct DirtyRate {
+    bytes: u64,
+    ns: u64,
+    /// What would be dirty now if the guest had written nothing since the last step, and when that ended.
+    expected: u64,
+    since: Option<i64>,
+    /// Since when it has been faster than the stream.
+    faster_since: Option<i64>,
+    warned: bool,
+}
+
+impl DirtyRate {
+    /// The engine has made so many bytes clean.
+    pub(super) fn cleared(&mut self, bytes: u64) {
+        self.expected = self.expected.saturating_sub(bytes);
+    }
+
+    /// A step ends, with so many bytes dirty.
+    pub(super) fn note(&mut self, now: i64, dirty: u64) {
+        if let Some(since) = self.since {
+            self.bytes = self.bytes.saturating_add(dirty.saturating_sub(self.expected));
+            self.ns = self.ns.saturating_add(u64::try_from(now.saturating_sub(since)).unwrap_or(0));
+        }
+        while self.ns > SECOND {
+            self.ns /= 2;
+            self.bytes /= 2;
+        }
+        (self.expected, self.since) = (dirty, Some(now));
+    }
+
+    /// Bytes a second; 0 while unknown.
+    pub(super) fn rate(&self) -> u64 {
+        // In less than a millisecond, one write looks like a storm.
+        if self.ns < 1_000_000 {
+            return 0;
+        }
+        u64::try_from(u128::from(self.bytes) * u128::from(SECOND) / u128::from(self.ns)).unwrap_or(u64::MAX)
+    }
+
+    /// Tells the user, once, if the guest has been faster than the stream for long.
+    pub(super) fn warn(&mut self, now: i64, bandwidth: u64) {
+        if bandwidth == 0 || self.rate() <= bandwidth {
+            self.faster_since = None;
+            return;
+        }
+        let since = *self.faster_since.get_or_insert(now);
+        if now.saturating_sub(since) >= PATIENCE_NS && !std::mem::replace(&mut self.warned, true) {
+            log::warn!(
+                "for 10 seconds the guest has written {} bytes a second, and {bandwidth} were sent: \
+                 the migration will not end by itself",
+                self.rate()
+            );
+        }
+    }
+}
