@@ -119,7 +119,7 @@ def build_tree(source, folder):
         copy_tree(source, folder / "source")
         made_of.write_text(f"{source}\n")
     elif made_of.read_text().strip() != str(source):
-        raise BuildError(f"{folder} was made of {made_of.read_text().strip()}: name another with --output, or remove it")
+        raise BuildError(f"{folder} was made of {made_of.read_text().strip()}; name another with --output")
     install(folder / "source")
     compile_tree(folder / "source", folder / "build")
 
