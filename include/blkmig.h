@@ -39,6 +39,15 @@ typedef void BlkMigSetParams(int blk_enable, int shared_base, void *opaque);
 typedef int BlkMigSaveLive(Monitor *mon, QEMUFile *f, int stage, void *opaque);
 typedef int BlkMigLoad(QEMUFile *f, void *opaque, int version_id);
 
+/* Where the compiler can check the arguments of functions that are like printf, it does. */
+#ifdef __GNUC__
+#define BLK_MIG_FORMAT(fmt, first) __attribute__((format(__printf__, fmt, first)))
+#else
+#define BLK_MIG_FORMAT(fmt, first)
+#endif
+typedef void BlkMigPrintf(Monitor *mon, const char *fmt, ...) BLK_MIG_FORMAT(2, 3);
+typedef void BlkMigErrorReport(const char *fmt, ...) BLK_MIG_FORMAT(1, 2);
+
 /* For BlkMigHost.flags: completions arrive on another thread than save/load, so the module may block for one. */
 #define BLK_MIG_HOST_THREADED 1u
 
@@ -302,7 +311,7 @@ typedef struct BlkMigMonitorOps {
   /**
    * Prints, with the arguments of printf.
    */
-  void (*printf)(Monitor *mon, const char *fmt, ...);
+  BlkMigPrintf * printf;
   /**
    * Shows what was printed.
    */
@@ -342,7 +351,7 @@ typedef struct BlkMigSystemOps {
    * Optional: shows an error to the host's user, with the arguments of printf. The text has no newline
    * at its end.
    */
-  void (*error_report)(const char *fmt, ...);
+  BlkMigErrorReport * error_report;
   /**
    * Optional: takes a message of the module. `level` is 1 for errors, 2 warnings, 3 information, 4
    * debugging, 5 tracing.

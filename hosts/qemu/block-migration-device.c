@@ -434,12 +434,17 @@ int blkmig_activate(BlockDriverState *bs)
     return 0;
 }
 
-void blkmig_remove_all_devices(void)
+void blkmig_end_load(void)
 {
+    DEVICE_LOCK_GUARD(NULL);
     g_autoptr(GList) all = g_hash_table_get_values(devices);
 
     for (GList *item = all; item; item = item->next) {
-        remove_device(item->data);
+        BlkMigDevice *dev = item->data;
+
+        if (!dev->watch) {
+            remove_device(dev);
+        }
     }
 }
 
@@ -447,5 +452,5 @@ void blkmig_stop_load(void)
 {
     closing = true;
     /* Load's coroutine will not come back to do it. */
-    blkmig_remove_all_devices();
+    blkmig_end_load();
 }

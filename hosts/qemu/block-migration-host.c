@@ -210,11 +210,22 @@ static uint64_t pending_bytes(void *opaque, uint64_t threshold)
 }
 PENDING_HANDLER(pending_bytes)
 
-/* In the main thread, when the guest has arrived. */
+/*
+ * When all is over: in the main thread, but after a postcopy migration in the
+ * thread that has received the RAM, in 7.2 without the big lock.
+ */
 static int block_load_cleanup(void *opaque)
 {
-    blkmig_remove_all_devices();
+    blkmig_end_load();
     return 0;
+}
+
+/* A guest that has arrived owns its disks, whatever its RAM still lacks. */
+static void vm_state_changed(void *opaque, bool running, RunState state)
+{
+    if (running) {
+        blkmig_end_load();
+    }
 }
 
 static int block_load(QEMUFile *f, void *opaque, int version_id)
@@ -280,8 +291,6 @@ static uint64_t system_ops_max_downtime_ns(void)
     return migrate_get_current()->parameters.downtime_limit * SCALE_MS;
 }
 
-/* An error in a checkout of QEMU; blkmig.h must do without the attribute. */
-#pragma GCC diagnostic ignored "-Wsuggest-attribute=format"
 static const BlkMigSystemOps system_ops = {
     .struct_size = sizeof(system_ops),
     .register_savevm_live = system_ops_register,
@@ -396,6 +405,7 @@ void blkmig_init_host(void)
     assert(ret == 0);
     blkmig_init_devices();
     qemu_register_shutdown_notifier(&shutdown_notifier);
+    qemu_add_vm_change_state_handler(vm_state_changed, NULL);
     blkmig_add_settings();
     use_section_id_0();
 #if QEMU_AT_LEAST(9, 1)

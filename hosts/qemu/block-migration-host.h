@@ -72,7 +72,8 @@ BlockDriverState *blkmig_find_node(BlockDriverState *bs);
 /* For as long as a request needs it. */
 void blkmig_get_device(BlkMigDevice *dev);
 void blkmig_put_device(BlkMigDevice *dev);
-void blkmig_remove_all_devices(void);
+/* Gives all of the destination's devices back. */
+void blkmig_end_load(void);
 /* QEMU ends, and load must not touch what is torn down. */
 void blkmig_stop_load(void);
 /* Never returns then, in load's coroutine. */

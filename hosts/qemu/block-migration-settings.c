@@ -17,15 +17,21 @@
 #define DEFAULT_MAX_READS 4
 
 /* Where a switch is QEMU's own, it is kept there and nowhere else. */
-#if QEMU_AT_LEAST(9, 1)
-static bool enabled, shared_base, zero_blocks;
+#ifdef BLKMIG_LOADABLE
+/* -plugin sets these before QEMU has got its own. */
+static bool enabled, zero_blocks;
 #define ENABLED (&enabled)
-#define SHARED_BASE (&shared_base)
 #define ZERO_BLOCKS (&zero_blocks)
 #else
 #define ENABLED (&migration_capability(MIGRATION_CAPABILITY_BLOCK))
-#define SHARED_BASE (&migrate_get_current()->parameters.block_incremental)
 #define ZERO_BLOCKS (&migration_capability(MIGRATION_CAPABILITY_ZERO_BLOCKS))
+#endif
+/* The parameter is gone. */
+#if QEMU_AT_LEAST(9, 1)
+static bool shared_base;
+#define SHARED_BASE (&shared_base)
+#else
+#define SHARED_BASE (&migrate_get_current()->parameters.block_incremental)
 #endif
 
 static bool accept_tail_garbage;

@@ -38,6 +38,10 @@ pub type BlkMigSaveLivePtr =
 /// `BlkMigLoad *`: see `blk_mig_load`.
 pub type BlkMigLoadPtr =
     Option<unsafe extern "C" fn(f: *mut QEMUFile, opaque: *mut c_void, version_id: c_int) -> c_int>;
+/// `BlkMigPrintf *`: prints to a monitor. A type of its own, as the next, so that C compilers can check its arguments.
+pub type BlkMigPrintfPtr = Option<unsafe extern "C" fn(mon: *mut Monitor, fmt: *const c_char, ...)>;
+/// `BlkMigErrorReport *`: shows an error.
+pub type BlkMigErrorReportPtr = Option<unsafe extern "C" fn(fmt: *const c_char, ...)>;
 
 /// The host's block layer.
 ///
@@ -229,7 +233,7 @@ pub struct BlkMigMonitorOps {
     /// `sizeof(BlkMigMonitorOps)` as the host was compiled.
     pub struct_size: usize,
     /// Prints, with the arguments of printf.
-    pub printf: Option<unsafe extern "C" fn(mon: *mut Monitor, fmt: *const c_char, ...)>,
+    pub printf: BlkMigPrintfPtr,
     /// Shows what was printed.
     pub flush: Option<unsafe extern "C" fn(mon: *mut Monitor)>,
 }
@@ -260,7 +264,7 @@ pub struct BlkMigSystemOps {
     pub max_downtime_ns: Option<unsafe extern "C" fn() -> u64>,
     /// Optional: shows an error to the host's user, with the arguments of printf. The text has no newline
     /// at its end.
-    pub error_report: Option<unsafe extern "C" fn(fmt: *const c_char, ...)>,
+    pub error_report: BlkMigErrorReportPtr,
     /// Optional: takes a message of the module. `level` is 1 for errors, 2 warnings, 3 information, 4
     /// debugging, 5 tracing.
     pub log: Option<unsafe extern "C" fn(level: c_int, message: *const c_char)>,

@@ -360,7 +360,7 @@ def background_snapshot(lab, how):
     stream = lab.path("stream")
     try:
         if how == "blk":
-            lab.need_qemus_own("the argument blk")
+            lab.need_arguments("the argument blk")
             source.qmp.command("migrate", uri=f"exec:cat > {stream}", blk=True)
         else:
             source.set_capabilities("block")

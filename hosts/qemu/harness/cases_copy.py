@@ -104,7 +104,7 @@ def overlays(lab):
 def incremental(lab, how):
     """Only what is in the overlay moves"""
     if how != "migrate inc":
-        lab.need_qemus_own(how)
+        lab.need_arguments(how)
     disks = [overlays(lab)]
     source, target = lab.pair(disks)
     for offset in (0, 5 * MIB + 4096, 31 * MIB):
@@ -128,7 +128,9 @@ def incremental(lab, how):
 @case(["migrate -b", "block capability"])
 def ways_to_ask(lab, how):
     """Asked for in another way"""
-    lab.need_qemus_own(how)
+    lab.need_capability(how)
+    if how == "migrate -b":
+        lab.need_arguments(how)
     disks = [make_disk(lab, "disk0", "qcow2", 16 * MIB)]
     source, target = lab.pair(disks)
     if how == "migrate -b":
@@ -190,6 +192,22 @@ def numbers(lab):
     check(any(0 < now["transferred"] < now["total"] for now in seen), "no answer between nothing and all")
     target.wait_arrival()
     finish(lab, source, target, disks)
+
+
+@case()
+def shown(lab):
+    """info migrate shows the disk numbers"""
+    lab.need_capability("these in its answers")
+    source, target = lab.pair([make_disk(lab, "disk0", "raw", 8 * MIB, 0)])
+    source.migrate(lab.uri(), bandwidth=4 * MIB)
+    source.wait_for(lambda i: "disk" in i)
+    text = source.hmp("info migrate")
+    for words in ("transferred disk: ", "remaining disk: ", "total disk: 8192 kbytes"):
+        check(words in text, f"'{words}' is not there: {text}")
+    source.cmd("migrate_cancel")
+    source.wait_migration("cancelled")
+    check("disk" not in source.hmp("info migrate"), "the numbers stay")
+    target.wait_exit()
 
 
 @case()

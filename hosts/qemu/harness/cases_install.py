@@ -1,27 +1,45 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What install does to a source tree."""
+"""What install does to a source tree: that of the version that is tested."""
 import pathlib
+import re
 import shutil
 import subprocess
+import sys
 
-from .runner import case, check
-from .vm import CACHE
+from . import hosts
+from .hosts import CACHE, host
+from .runner import Skip, case, check
 
 INSTALL = pathlib.Path(__file__).resolve().parent.parent / "install"
 PROJECT = INSTALL.parents[2]
 FILES = ["VERSION", "migration/meson.build", "migration/block.c", "migration/migration.c", "migration/qemu-file.c",
-         "include/migration/register.h"]
+         "migration/migration-hmp-cmds.c", "include/migration/register.h", "qapi/migration.json"]
+MESON, QAPI = "migration/meson.build", "qapi/migration.json"
+
+
+def source():
+    """QEMU's source as it was, of the version that is tested."""
+    if hosts.chosen not in hosts.VERSIONS:
+        raise Skip("there is no source of it without the library")
+    if hosts.chosen == "7.2":
+        return CACHE / "source"
+    said = subprocess.run([host("ours").binary, "--version"], capture_output=True, text=True, check=True).stdout
+    return CACHE / f"source-{re.search(r'version ([0-9.]+)', said)[1]}"
 
 
 def tree(lab):
-    """As much of QEMU's tree as install looks at."""
-    lab.need_qemus_own("a block.c that could be replaced")
+    """As much of it as install looks at."""
     root = lab.path("qemu")
     (root / "subprojects").mkdir(parents=True)
     for name in FILES:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(CACHE / "source" / name, root / name)
+        if (source() / name).exists():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source() / name, root / name)
     return root
+
+
+def has_block_c(root):
+    return (root / "migration/block.c").exists()
 
 
 def install(*arguments):
@@ -33,10 +51,14 @@ def content(root):
             for path in root.rglob("*") if not path.is_symlink()}
 
 
-@case()
-def install_twice_and_undo(lab):
-    """install twice is as once, and --undo takes it back"""
-    root = tree(lab)
+def change(path, old, new):
+    text = path.read_text()
+    check(old in text, f"{path} has no {old}")
+    path.write_text(text.replace(old, new))
+
+
+def twice_and_back(root):
+    """Installs twice and takes it back twice; returns what the tree was in between."""
     before = content(root)
     results = []
     for _ in range(2):
@@ -49,6 +71,69 @@ def install_twice_and_undo(lab):
         done = install("--undo", root)
         check(done.returncode == 0, done.stdout + done.stderr)
         check(content(root) == before, "--undo left something")
+    return results[0]
+
+
+@case()
+def install_twice_and_undo(lab):
+    """install twice is as once, and --undo takes it back"""
+    root = tree(lab)
+    installed = twice_and_back(root)
+    build = installed[pathlib.Path(MESON)].decode()
+    check("'block-migration-host.c'" in build, build)
+    check(has_block_c(root) == ("'block-migration-query.c'" not in build), "not the files of this version")
+    check("files('block.c')" not in build, "block.c is still built")
+
+
+@case()
+def install_with_changes(lab):
+    """install leaves a vendor's own changes alone"""
+    root = tree(lab)
+    with open(root / MESON, "a", encoding="utf-8") as file:
+        file.write("system_ss.add(files('vendor.c'))\n")
+    change(root / MESON, "  'socket.c',\n", "  'vendor.c',\n  'socket.c',\n")
+    change(root / "migration/migration.c", '#include "migration.h"\n', '#include "migration.h"\n#include "vendor.h"\n')
+    change(root / QAPI, "'release-ram',", "'release-ram', 'x-vendor',")
+    installed = twice_and_back(root)
+    for name, text in ((MESON, b"  'vendor.c',\n"), (QAPI, b"'release-ram', 'x-vendor',")):
+        check(text in installed[pathlib.Path(name)], f"{name} has lost a change")
+
+
+@case()
+def install_by_hand(lab):
+    """install says what to put where by hand if its place is gone, and does the rest after that"""
+    root = tree(lab)
+    if has_block_c(root):
+        name, old, new = MESON, "files('block.c')", "files('block.c', 'vendor.c')"
+    else:
+        name, old, new = QAPI, "# @return-path: If enabled", "# @return-path: When enabled"
+    change(root / name, old, new)
+    before = content(root)
+    done = install(root)
+    check(done.returncode == 1 and content(root) == before, "the tree was changed")
+    check(not (root / "subprojects/blkmig").is_symlink(), "there is a link now")
+    said = re.search(rf"^{name}, (before|instead of) the line .*:\n((.+\n)+)", done.stderr, re.M)
+    check(said, f"it does not say what to do: {done.stderr}")
+    line, = [line for line in (root / name).read_text().splitlines(True) if new in line]
+    change(root / name, line, said[2] + (line if said[1] == "before" else ""))
+    done = install(root)
+    check(done.returncode == 0, done.stderr)
+    check((root / name).read_text().count(said[2]) == 1, "it is there twice, or not at all")
+
+
+@case()
+def install_for_qapi(lab):
+    """QEMU's generator takes what install makes of the QMP schema"""
+    root = tree(lab)
+    if has_block_c(root):
+        raise Skip("it is left alone")
+    shutil.copytree(source() / "qapi", root / "qapi", dirs_exist_ok=True)
+    check(install(root).returncode == 0, "install failed")
+    done = subprocess.run([sys.executable, "-B", source() / "scripts/qapi-gen.py", "-b", "-o", lab.path("made"),
+                           root / "qapi/qapi-schema.json"], capture_output=True, text=True, timeout=60, check=False)
+    check(done.returncode == 0, done.stderr)
+    header = lab.path("made/qapi-types-migration.h").read_text()
+    check("MIGRATION_CAPABILITY_BLOCK," in header and "MigrationStats *disk;" in header, "not what was wanted")
 
 
 @case()
@@ -63,7 +148,7 @@ def install_over_older(lab):
     (root / "migration/block-migration-host.c").write_text("/* Block migration by the blkmig library: its tables */\n")
     (root / "migration/block-migration-old.c").write_text("/* Block migration by the blkmig library: gone */\n")
     (root / "migration/block-migration-theirs.c").write_text("/* a vendor's own */\n")
-    build = root / "migration/meson.build"
+    build = root / MESON
     build.write_text("".join("  softmmu_ss.add(files('block-migration-host.c'), blkmig.get_variable('blkmig_dep'))\n"
                              if "block-migration-" in line else line for line in build.read_text().splitlines(True)))
     theirs = {pathlib.Path("migration/block-migration-theirs.c"): b"/* a vendor's own */\n"}
@@ -101,17 +186,20 @@ def install_in_tree(lab, how):
           "--undo removed what was theirs")
 
 
-@case(["of another version", "with another block.c", "with another migration/meson.build", "without a stream",
+@case(["too old", "too new", "of a version to come", "with another block.c", "with other handlers", "without a stream",
        "with something else at subprojects/blkmig"])
 def install_refuses(lab, what):
     """install refuses a tree that it does not know"""
     root = tree(lab)
-    if what == "of another version":
-        (root / "VERSION").write_text("8.2.0\n")
+    versions = {"too old": "5.2.0", "too new": "11.0.0", "of a version to come": "9.0.50"}
+    if what in versions:
+        (root / "VERSION").write_text(f"{versions[what]}\n")
     elif what == "with another block.c":
+        if not has_block_c(root):
+            raise Skip("it has no block.c")
         (root / "migration/block.c").write_text("/* empty */\n")
-    elif what == "with another migration/meson.build":
-        (root / "migration/meson.build").write_text("# empty\n")
+    elif what == "with other handlers":
+        (root / "include/migration/register.h").write_text("/* empty */\n")
     elif what == "with something else at subprojects/blkmig":
         (root / "subprojects/blkmig").mkdir()
     else:
@@ -120,6 +208,4 @@ def install_refuses(lab, what):
     done = install(root)
     check(done.returncode == 1, f"status {done.returncode}")
     check(done.stderr.startswith("install: "), done.stderr)
-    check(what != "with another migration/meson.build" or "'block-migration-host.c'" in done.stderr,
-          "it does not say what to do")
     check(content(root) == before and not (root / "subprojects/blkmig").is_symlink(), "the tree was changed")

@@ -97,6 +97,23 @@ def enabled_by_object(lab):
 
 
 @case()
+def enabled_is_the_capability(lab):
+    """enabled and zero-blocks are the capabilities by another name"""
+    lab.need_capability("a capability for disks")
+    name, one, _, fmt = make_disk(lab, "disk0", "raw", 4 * MIB)
+    vm = lab.vm("ours", "source", disk(name, one, fmt))
+    for setting, capability in (("enabled", "block"), ("zero-blocks", "zero-blocks")):
+        vm.set_capabilities(capability)
+        check(vm.qom_get(setting), f"{setting} stays off")
+        vm.qom_set(setting, False)
+        states = {item["capability"]: item["state"] for item in vm.cmd("query-migrate-capabilities")}
+        check(not states[capability], f"the capability {capability} stays on")
+        vm.qom_set(setting, True)
+        states = {item["capability"]: item["state"] for item in vm.cmd("query-migrate-capabilities")}
+        check(states[capability], f"the capability {capability} stays off")
+
+
+@case()
 def enabled_from_the_start(lab):
     """The arguments of -plugin set what /blkmig has; a bad one ends QEMU with a text"""
     if not host("ours").by_object:

@@ -2,6 +2,7 @@
 """Block migration together with what else QEMU's migration can do, and between versions."""
 from .cases_copy import arrive, finish, make_disk
 from .crossed import STYLES, in_style, io_name, start
+from .hosts import host
 from .images import MIB
 from .qmp import QMPError
 from .runner import Skip, case, check
@@ -28,6 +29,34 @@ def with_capability(lab, name, style):
     try_capabilities(source, target, names=["return-path", name])
     target.cmd("migrate-incoming", uri=lab.uri())
     arrive(lab, source, target, disks)
+
+
+@case(STYLES)
+def postcopy(lab, style):
+    """A postcopy migration that has switched while RAM was missing; from the new place it goes on to a third"""
+    fmt = "qcow2" if "qcow2" in style else "raw"
+    one = lab.images.filled(lab.path("one"), fmt, 24 * MIB)
+    images = [lab.images.empty(lab.path(name), fmt, 24 * MIB) for name in ("other", "third")]
+    source = lab.vm("ours", "source", in_style(style, "disk0", one))
+    target = lab.vm("ours", "target", in_style(style, "disk0", images[0]), incoming="defer")
+    try_capabilities(source, target, names=["postcopy-ram"])
+    target.cmd("migrate-incoming", uri=lab.uri())
+    source.migrate(lab.uri(), bandwidth=16 * MIB)
+    source.wait_for(lambda i: i["status"] == "active")
+    source.cmd("migrate-start-postcopy")
+    source.io(io_name(style, "disk0"), f"write -P 77 {5 * MIB + 4096} 300k")
+    ram = source.wait_migration("completed")["ram"]
+    check(ram["postcopy-bytes"] > 0, f"no RAM moved after the switch: {ram}")
+    target.wait_arrival()
+    # What its guest writes is its own.
+    target.io(io_name(style, "disk0"), f"write -P 78 {9 * MIB + 4096} 300k")
+    check(source.quit() == 0, source.log())
+    target.wait_for(lambda i: i.get("status") in (None, "completed"))
+    target.cmd("migrate-set-capabilities", capabilities=[{"capability": "postcopy-ram", "state": False}])
+    third = lab.vm("ours", "third", in_style(style, "disk0", images[1]), incoming=lab.uri("third"))
+    arrive(lab, target, third, [("disk0", *images, fmt)], uri="third")
+    for offset, byte in ((5 * MIB + 65536, 77), (9 * MIB + 65536, 78)):
+        lab.images.holds(images[1], fmt, offset, byte)
 
 
 @case(["raw", "qcow2"])
@@ -64,51 +93,76 @@ def written_before_switchover(lab, style):
     lab.images.holds(disks[0][2], fmt, 5 * MIB + 65536, 77)
 
 
-@case(["x-colo", "cpr-reboot", "a snapshot"])
+CPR = ("cpr-reboot", "cpr-transfer", "cpr-exec")
+# What QEMU itself asks of a guest for the last two.
+SHARED_RAM = ["-object", "memory-backend-memfd,id=ram0,size=64M,share=on", "-machine",
+              "memory-backend=ram0,aux-ram-share=on"]
+
+
+@case(["x-colo", *CPR, "savevm", "snapshot-save"])
 def refused_together(lab, what):
     """What can't go together with disks is refused before the first byte, with a text; the next one arrives"""
     disks = [make_disk(lab, "disk0", "qcow2", 8 * MIB)]
-    source = lab.vm("ours", "source", disk("disk0", disks[0][1], "qcow2"))
+    ram = SHARED_RAM if what in CPR[1:] and host("ours").version >= (10, 0) else []
+    source = lab.vm("ours", "source", ram + disk("disk0", disks[0][1], "qcow2", "node-name=disk0-node"))
     stream = lab.path("stream")
     source.set_capabilities("block")
     if what == "x-colo":
         try_capabilities(source, names=["x-colo", "return-path"])
-    elif what == "cpr-reboot":
+    elif what in CPR:
         try:
-            source.qmp.command("migrate-set-parameters", mode="cpr-reboot")
+            source.qmp.command("migrate-set-parameters", mode=what)
+            if what == "cpr-exec":
+                source.cmd("migrate-set-parameters", cpr_exec_command=["/bin/false"])
         except QMPError as error:
-            raise Skip(f"no modes here: {error}") from None
-    if what == "a snapshot":
+            raise Skip(f"no such mode here: {error}") from None
+    if what == "savevm":
         text = source.hmp("savevm one")
-        check("snapshot" in text and "ncompatible" in text, f"savevm says: {text}")
+    elif what == "snapshot-save":
+        text = snapshot_save(source)
     else:
-        text = refusal(source, f"exec:cat > {stream}")
-        check(what.split("-")[-1] in text or "mode" in text, f"the text does not say why: {text}")
+        text = refusal(source, what, stream)
+    check("ncompatible" in text and any(word in text for word in (what, "snapshot", "mode")), f"it says: {text}")
     lab.note(text.strip())
     check(not stream.exists() or stream.stat().st_size < MIB, "data was sent")
     source.assert_running()
     source.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-colo", "state": False}])
     source.qom_set("enabled", False)
-    if what == "cpr-reboot":
+    if what in CPR:
         source.cmd("migrate-set-parameters", mode="normal")
-    target = lab.vm("ours", "target", disk("disk0", disks[0][2], "qcow2"), incoming=lab.uri())
+    target = lab.vm("ours", "target", ram + disk("disk0", disks[0][2], "qcow2"), incoming=lab.uri())
     arrive(lab, source, target, disks)
 
 
-def refusal(source, uri):
+def snapshot_save(source):
+    """QMP's way to take a snapshot; returns the text of its failure."""
+    source.cmd("snapshot-save", job_id="job0", tag="one", vmstate="disk0-node", devices=["disk0-node"])
+    while True:
+        job, = source.cmd("query-jobs")
+        if job["status"] == "concluded":
+            source.cmd("job-dismiss", id="job0")
+            return job.get("error", "")
+
+
+def refusal(source, what, stream):
     """Starts a migration that is refused, at once or in its setup; returns the text."""
+    channels = [{"channel-type": kind, "addr": {"transport": "exec", "args": ["/bin/sh", "-c", f"cat >> {stream}"]}}
+                for kind in ("main", "cpr")]
     try:
-        source.qmp.command("migrate", uri=uri)
+        if what == "cpr-transfer":
+            source.qmp.command("migrate", channels=channels)
+        else:
+            source.qmp.command("migrate", uri=f"exec:cat > {stream}")
     except QMPError as error:
         return str(error)
     return source.wait_migration("failed").get("error-desc", "")
 
 
-@case(["7.2 to 10.0", "10.0 to 7.2"], STYLES)
-def between_versions(lab, route, style):
-    """From one QEMU to another, both with this library"""
-    source_host, target_host = route.split(" to ")
-    lab.need_versions(source_host, target_host)
+@case(["7.2", "10.0", "10.0.13"], ["to ours", "from ours"], STYLES)
+def between_versions(lab, version, way, style):
+    """From one version to another, both with this library"""
+    lab.need_older(version)
+    source_host, target_host = (version, "ours") if way == "to ours" else ("ours", version)
     fmt = "qcow2" if "qcow2" in style else "raw"
     disks = [("disk0", lab.images.filled(lab.path("one"), fmt, 32 * MIB),
               lab.images.empty(lab.path("other"), fmt, 32 * MIB), fmt)]

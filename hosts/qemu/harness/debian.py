@@ -7,7 +7,6 @@ import pathlib
 import re
 import shutil
 import subprocess
-import sys
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 LISTS = [("deb", "debian", "bookworm"), ("deb", "debian", "bookworm-backports"),
@@ -15,7 +14,11 @@ LISTS = [("deb", "debian", "bookworm"), ("deb", "debian", "bookworm-backports"),
 
 
 class DebianError(Exception):
-    """What is asked for can't be had."""
+    """Something went wrong on the way."""
+
+
+class Missing(DebianError):
+    """Debian's archive has not got what is asked for."""
 
 
 def run(*command, **options):
@@ -63,7 +66,7 @@ def binary(cache, version):
         offered = [line.split("|")[1].strip() for line in listed]
         fitting = [v for v in offered if f":{version}." in v]
         if not fitting:
-            raise DebianError(f"Debian's archive has {', '.join(offered)}")
+            raise Missing(f"no QEMU {version}: Debian's archive has {', '.join(offered)}")
         getting = folder.with_suffix(".getting")
         shutil.rmtree(getting, ignore_errors=True)
         getting.mkdir(parents=True)
@@ -95,12 +98,7 @@ def source(cache, version, package):
     Debian's patches are applied if its archive still has them. It throws them away earlier than the original source.
     """
     folder = pathlib.Path(cache) / f"source-{version}"
-    if folder.exists():
-        return folder
-    try:
-        return get_source(cache, version, package, folder)
-    except DebianError as error:
-        sys.exit(f"module: no source of QEMU {version} could be had; name it with --source: {error}")
+    return folder if folder.exists() else get_source(cache, version, package, folder)
 
 
 def get_source(cache, version, package, folder):
@@ -109,7 +107,7 @@ def get_source(cache, version, package, folder):
     exact = re.search(r"\S*" + re.escape(version) + r"\S*", package)
     fitting = [v for v in offered if exact and v == exact[0]] + [v for v in offered if f":{version}+" in v]
     if not fitting:
-        raise DebianError(f"Debian's archive has {', '.join(sorted(set(offered)))}")
+        raise Missing(f"no source of QEMU {version}: Debian's archive has {', '.join(sorted(set(offered)))}")
     getting = folder.with_suffix(".getting")
     shutil.rmtree(getting, ignore_errors=True)
     getting.mkdir(parents=True)

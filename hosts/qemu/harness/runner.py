@@ -52,24 +52,29 @@ class Lab:
         self.notes.append(text)
 
     @staticmethod
-    def need_qemus_own(what):
-        """Skips the case where QEMU has not got its own ways to switch disks on, which upstream removed in 9.1."""
+    def need_arguments(what):
+        """Skips the case where migrate has no arguments for disks: upstream removed them in 9.1."""
+        if not host("ours").by_arguments:
+            raise Skip(f"this QEMU has not got {what}")
+
+    @staticmethod
+    def need_capability(what):
+        """Skips the case with the loadable object, where disks are no capability of QEMU's."""
         if host("ours").by_object:
             raise Skip(f"this QEMU has not got {what}")
 
     @staticmethod
-    def need_versions(*versions):
-        """Skips a case between two versions where one of them is missing, and tries it once: with the later one."""
-        if hosts.chosen != max(versions, key=hosts.VERSIONS.index):
-            raise Skip(f"this is tried with --qemu {max(versions, key=hosts.VERSIONS.index)}")
-        for version in versions:
-            if not host(version).binary.exists():
-                raise Skip(f"there is no {host(version).binary}")
+    def need_older(version):
+        """Skips a case between two versions if the other one is missing, or not older: two are tried together once."""
+        if not hosts.is_older(version, hosts.chosen):
+            raise Skip(f"{version} is no older version")
+        if not host(version).binary.exists():
+            raise Skip(f"there is no {host(version).binary}")
 
     @staticmethod
     def need_none_of(fault):
-        """Skips the case where QEMU has this fault of its own (Host.faults)."""
-        if fault in host("ours").faults:
+        """Skips the case where QEMU has this fault of its own (hosts.FAULTS)."""
+        if host("ours").has_fault(fault):
             raise Skip(f"with no migration at all {fault}")
 
     def path(self, name):

@@ -168,6 +168,8 @@ class Round:
                 ask(vm, "qom-set", path="/blkmig", property=name, value=value)
         else:
             names["zero-blocks"] = self.plan["zero_blocks"]
+            if not vm.host.by_arguments:
+                names["block"] = True
         ask(vm, "migrate-set-capabilities", capabilities=[{"capability": n, "state": s} for n, s in names.items()])
 
     def threads(self):
@@ -196,7 +198,7 @@ class Round:
         if self.plan["return_path"] and target.alive():
             ask(target, "migrate-set-capabilities", capabilities=[{"capability": "return-path", "state": True}])
         ask(self.source, "migrate-set-parameters", max_bandwidth=bandwidth, downtime_limit=self.plan["downtime"])
-        switch = {} if self.source.host.by_object else {"blk": True}
+        switch = {"blk": True} if self.source.host.by_arguments else {}
         ask(self.source, "migrate", uri=f"unix:{self.folder / target.name}.sock", **switch)
 
     def migrate(self, target):
@@ -224,7 +226,7 @@ class Round:
         try:
             while True:
                 passed = time.monotonic() - begin
-                if self.source.asked and self.source.host.by_object:
+                if self.source.asked and self.source.host.version >= (9, 1):
                     # QEMU 10.0's own: query-migrate aborts it while it takes its monitor down.
                     return "source ended"
                 info = ask(self.source, "query-migrate")

@@ -4,7 +4,7 @@ import pathlib
 import subprocess
 import time
 
-from .hosts import CACHE, FIRMWARE as FIRMWARE_FOLDERS, host
+from .hosts import CACHE, FIRMWARE as FIRMWARE_FOLDERS, host, machine
 from .qmp import QMP, QMPError
 
 BUILD = CACHE / "build-modified"
@@ -51,12 +51,12 @@ class VM:
         self.killed = False
         data = [arg for folder in self.host.data for arg in ("-L", folder)]
         accel = self.host.accel if accel == "qtest" else accel
-        args_of_host = [*self.host.args[:-1], f"{self.host.args[-1]},{settings}"] if settings else self.host.args
+        plugin = ["-plugin", f"{self.host.plugin}{settings and ','}{settings}"] if self.host.plugin else []
         halt = self.folder / "halt.bin"
         if not halt.exists():
             halt.write_bytes(HALT)
-        command = [*before, self.host.binary, *args_of_host, *data, *FIRMWARE, *MACHINE,
-                   "-machine", f"pc-i440fx-7.2,accel={accel}",
+        command = [*before, self.host.binary, *plugin, *data, *FIRMWARE, *MACHINE,
+                   "-machine", f"{machine()},accel={accel}",
                    *([] if "-kernel" in args else ["-bios", halt]),
                    "-m", str(memory), "-qmp", f"unix:{self.monitor},server=on,wait=off",
                    *(["-incoming", incoming] if incoming else []), *args]
@@ -139,12 +139,12 @@ class VM:
         """Starts a block migration."""
         self.cmd("migrate-set-parameters", max_bandwidth=bandwidth, downtime_limit=downtime_ms)
         self.set_capabilities(*capabilities)
-        if self.host.by_object:
-            self.qom_set("enabled", True)
+        if self.host.by_arguments:
+            self.cmd("migrate", uri=uri, blk=not incremental, inc=incremental)
+        else:
+            self.set_capabilities("block")
             self.qom_set("shared-base", incremental)
             self.cmd("migrate", uri=uri)
-        else:
-            self.cmd("migrate", uri=uri, blk=not incremental, inc=incremental)
 
     def qom_set(self, name, value):
         """Sets a property of /blkmig."""
@@ -162,7 +162,7 @@ class VM:
                  capabilities=[{"capability": name, "state": True} for name in names])
 
     def migration(self):
-        """query-migrate's answer. From 9.1 on it says nothing of the disks, which /blkmig does."""
+        """query-migrate's answer. With the loadable object it says nothing of the disks, which /blkmig does."""
         info = self.cmd("query-migrate")
         if self.host.by_object and info.get("status") in RUNNING and self.qom_get("enabled"):
             stats = self.qom_get("stats")
