@@ -116,6 +116,8 @@ Error *blkmig_get_failure(QEMUFile *f);
 void blkmig_add_settings(void);
 bool blkmig_is_enabled(void);
 bool blkmig_shares_base(void);
+/* Bytes that a bit of a dirty bitmap stands for. */
+uint32_t blkmig_dirty_unit(void);
 /* 0 or -errno, as the library's function. */
 int blkmig_apply_options(void);
 

@@ -34,7 +34,11 @@ static bool shared_base;
 #define SHARED_BASE (&migrate_get_current()->parameters.block_incremental)
 #endif
 
-static bool accept_tail_garbage;
+/* What is dirty is sent in these units where the stream can say so. */
+#define EXTENDED_UNIT (64 * KiB)
+
+static bool accept_tail_garbage, extended;
+static int32_t compression;
 static uint32_t max_buffers, max_reads, max_writes;
 /* As the user gave them: separated by commas. */
 static char *chosen_devices;
@@ -58,9 +62,16 @@ int blkmig_apply_options(void)
         .max_writes = max_writes,
         .zero_blocks = *ZERO_BLOCKS,
         .accept_tail_garbage = accept_tail_garbage,
+        .stream = extended ? 2 : 1,
+        .compression = compression,
     };
 
     return blk_mig_set_options(&options);
+}
+
+uint32_t blkmig_dirty_unit(void)
+{
+    return extended ? EXTENDED_UNIT : CHUNK;
 }
 
 static char *last_error(void)
@@ -137,6 +148,56 @@ static void set_number(Object *obj, Visitor *v, const char *name, void *opaque,
     }
 }
 
+static char *get_stream(Object *obj, Error **errp)
+{
+    return g_strdup(extended ? "extended" : "classic");
+}
+
+static void set_stream(Object *obj, const char *value, Error **errp)
+{
+    g_autofree char *text = NULL;
+    bool before = extended;
+
+    if (!check_settable(errp)) {
+        return;
+    }
+    if (strcmp(value, "classic") && strcmp(value, "extended")) {
+        error_setg(errp, "'stream' is 'classic' or 'extended', not '%s'",
+                   value);
+        return;
+    }
+    extended = !strcmp(value, "extended");
+    if (blkmig_apply_options() < 0) {
+        extended = before;
+        text = last_error();
+        error_setg(errp, "%s", text);
+    }
+}
+
+static void get_compression(Object *obj, Visitor *v, const char *name,
+                            void *opaque, Error **errp)
+{
+    visit_type_int32(v, name, &compression, errp);
+}
+
+static void set_compression(Object *obj, Visitor *v, const char *name,
+                            void *opaque, Error **errp)
+{
+    g_autofree char *text = NULL;
+    int32_t before = compression;
+    int32_t value;
+
+    if (!visit_type_int32(v, name, &value, errp) || !check_settable(errp)) {
+        return;
+    }
+    compression = value;
+    if (blkmig_apply_options() < 0) {
+        compression = before;
+        text = last_error();
+        error_setg(errp, "%s", text);
+    }
+}
+
 static char *get_devices(Object *obj, Error **errp)
 {
     return g_strdup(chosen_devices ?: "");
@@ -191,7 +252,12 @@ static bool visit_stats(Visitor *v, BlkMigStats *stats, Error **errp)
         visit_type_uint64(v, "bandwidth", &stats->bandwidth, errp) &&
         visit_type_uint64(v, "expected-downtime-ns",
                           &stats->expected_downtime_ns, errp) &&
-        visit_type_uint64(v, "elapsed-ns", &stats->elapsed_ns, errp);
+        visit_type_uint64(v, "elapsed-ns", &stats->elapsed_ns, errp) &&
+        visit_type_uint64(v, "dirty-rate", &stats->dirty_rate, errp) &&
+        visit_type_uint64(v, "data-bytes", &stats->data_bytes, errp) &&
+        visit_type_uint64(v, "payload-bytes", &stats->payload_bytes, errp) &&
+        visit_type_uint64(v, "checksummed-bytes", &stats->checksummed_bytes,
+                          errp);
 }
 
 static void get_stats(Object *obj, Visitor *v, const char *name, void *opaque,
@@ -228,6 +294,9 @@ void blkmig_add_settings(void)
                              get_accept_tail_garbage,
                              set_accept_tail_garbage);
     object_property_add_str(obj, "devices", get_devices, set_devices);
+    object_property_add_str(obj, "stream", get_stream, set_stream);
+    object_property_add(obj, "compression", "int32", get_compression,
+                        set_compression, NULL, NULL);
     add_number(obj, "max-buffers", &max_buffers);
     add_number(obj, "max-reads", &max_reads);
     add_number(obj, "max-writes", &max_writes);

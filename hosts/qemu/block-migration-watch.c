@@ -188,7 +188,8 @@ static int dirty_ops_set_tracking(BlockDriverState *bs, int enable)
         watch->dirty_bitmap = NULL;
     }
     if (enable) {
-        watch->dirty_bitmap = bdrv_create_dirty_bitmap(bs, CHUNK, NULL, NULL);
+        watch->dirty_bitmap = bdrv_create_dirty_bitmap(bs, blkmig_dirty_unit(),
+                                                       NULL, NULL);
     }
     return enable && !watch->dirty_bitmap ? -errno : 0;
 }
@@ -205,7 +206,9 @@ static void dirty_ops_reset(BlockDriverState *bs, int64_t sector, int nb)
 
 static int64_t dirty_ops_get_count(BlockDriverState *bs)
 {
-    return bdrv_get_dirty_count(find_bitmap(bs)) / CHUNK;
+    BdrvDirtyBitmap *bitmap = find_bitmap(bs);
+
+    return bdrv_get_dirty_count(bitmap) / bdrv_dirty_bitmap_granularity(bitmap);
 }
 
 static int64_t dirty_ops_next(BlockDriverState *bs, int64_t sector)
@@ -216,6 +219,11 @@ static int64_t dirty_ops_next(BlockDriverState *bs, int64_t sector)
     return offset < 0 ? -1 : offset >> BDRV_SECTOR_BITS;
 }
 
+static int64_t dirty_ops_granularity(BlockDriverState *bs)
+{
+    return bdrv_dirty_bitmap_granularity(find_bitmap(bs));
+}
+
 const BlkMigDirtyOps blkmig_dirty_ops = {
     .struct_size = sizeof(blkmig_dirty_ops),
     .set_tracking = dirty_ops_set_tracking,
@@ -223,4 +231,5 @@ const BlkMigDirtyOps blkmig_dirty_ops = {
     .reset = dirty_ops_reset,
     .get_count = dirty_ops_get_count,
     .next = dirty_ops_next,
+    .granularity = dirty_ops_granularity,
 };

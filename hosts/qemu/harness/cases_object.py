@@ -8,7 +8,7 @@ from .runner import Failed, Skip, case, check
 from .vm import VMError, disk
 
 DEFAULTS = {"enabled": False, "shared-base": False, "zero-blocks": False, "accept-tail-garbage": False, "devices": "",
-            "max-buffers": 0, "max-reads": 0, "max-writes": 0}
+            "stream": "classic", "compression": 0, "max-buffers": 0, "max-reads": 0, "max-writes": 0}
 
 
 def refused(vm, name, value, *words):
@@ -33,7 +33,9 @@ def what_there_is(lab):
     check(listed == set(DEFAULTS) | {"type", "stats", "last-error"}, f"qom-list: {sorted(listed)}")
     for name, value in DEFAULTS.items():
         check(vm.qom_get(name) == value, f"{name} is {vm.qom_get(name)} at first")
-        other = {bool: True, str: "disk0,disk1", int: 7}[type(value)]
+        other = "extended" if name == "stream" else {bool: True, str: "disk0,disk1", int: 7}[type(value)]
+        if name == "compression":
+            vm.qom_set("stream", "extended")
         vm.qom_set(name, other)
         check(vm.qom_get(name) == other, f"{name} is {vm.qom_get(name)}, not {other}")
         vm.qom_set(name, value)
@@ -53,6 +55,12 @@ def bad_values(lab):
         refused(vm, number, -1)
         refused(vm, number, "many")
     refused(vm, "enabled", "perhaps")
+    refused(vm, "stream", "newest", "newest")
+    refused(vm, "compression", 3, "classic")
+    vm.qom_set("stream", "extended")
+    refused(vm, "compression", 99, "99", "19")
+    vm.qom_set("compression", 3)
+    refused(vm, "stream", "classic", "compression")
     refused(vm, "devices", "disk0,,disk1", "empty name")
     refused(vm, "last-error", "none")
     refused(vm, "stats", {})
