@@ -14,7 +14,7 @@ use crate::host::{Device, DeviceRef, known_zeroes};
 use crate::settings::{Selection, Settings};
 use crate::wire::MAX_NAME;
 
-/// The longest device, in chunks: its bitmaps take a gigabyte. A host that speaks of more has made a mistake.
+/// The longest device, in chunks: its bitmaps take two gigabytes. A host that speaks of more has made a mistake.
 const MAX_CHUNKS: u64 = 1 << 32;
 
 /// Dirty chunks, or runs of unallocated ones, that the bulk phase passes over in one go, so that a step ends soon.
@@ -56,6 +56,9 @@ pub(super) struct SourceDevice<D: Device> {
     bytes_on_their_way: u64,
     /// Chunks that were sent once, or need not be.
     sent: BitVec,
+    /// Chunks that were passed over because they were dirty, so that they are sent later. A host that says of
+    /// such a chunk that it is not dirty any more must not make anyone believe that all was sent.
+    owed: BitVec,
     /// Where the bulk phase is.
     bulk: BulkWalk,
     /// Where the search for dirty chunks is.
@@ -165,12 +168,14 @@ impl<D: Device> SourceDevice<D> {
         let no_memory = || Error::NoMemory(format!("the bitmaps of device {name}"));
         let on_their_way = bitmap(chunks).ok_or_else(no_memory)?;
         let sent = bitmap(chunks).ok_or_else(no_memory)?;
+        let owed = bitmap(chunks).ok_or_else(no_memory)?;
         let found_before = bitmap(chunks).ok_or_else(no_memory)?;
         Ok(Some(SourceDevice {
             tracking: false,
             disk: Disk { device, name, geometry, total, chunks, on_their_way },
             bytes_on_their_way: 0,
             sent,
+            owed,
             bulk: BulkWalk::new(geometry, total, settings.shared_base),
             search: DirtySearch::new(chunks, found_before),
             reads: 0,
@@ -228,6 +233,7 @@ impl<D: Device> SourceDevice<D> {
             if !self.is_dirty(chunk) {
                 return (passed, Some(ChunkToRead { chunk, known_zero: self.bulk.is_known_zero(chunk) }));
             }
+            self.owed.set(index(chunk), true);
         }
         (passed, None)
     }
@@ -287,15 +293,26 @@ impl<D: Device> SourceDevice<D> {
         }
     }
 
-    /// The copy was put into the stream, or dropped.
+    /// The copy was put into the stream, or was [dropped](Self::drop_copy).
     pub(super) fn end_copy(&mut self, chunk: Chunk) {
         self.disk.on_their_way.set(index(chunk), false);
         self.bytes_on_their_way -= self.sectors(chunk).bytes() as u64;
     }
 
+    /// The chunk, whose copy has just ended, is not sent now, since it is dirty again.
+    pub(super) fn drop_copy(&mut self, chunk: Chunk) {
+        self.owed.set(index(chunk), true);
+    }
+
     /// The chunk was sent; whether that was for the first time.
     pub(super) fn mark_sent(&mut self, chunk: Chunk) -> bool {
+        self.owed.set(index(chunk), false);
         !self.sent.replace(index(chunk), true)
+    }
+
+    /// Bytes in chunks that were passed over and have not been sent since.
+    pub(super) fn owed_bytes(&self) -> u64 {
+        self.owed.iter_ones().map(|chunk| self.sectors(Chunk(chunk as u64)).bytes() as u64).sum()
     }
 
     /// Fails if the device no longer has the length that it had at setup: what was added, or taken away and

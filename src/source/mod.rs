@@ -266,10 +266,8 @@ impl<H: Host> Outgoing<H> {
                 return Err(Error::StillWritten(device.name().clone()));
             }
         }
-        // A chunk that a host once called dirty, and then not, may have been left to the dirty phase by the
-        // bulk phase and never been found: each must have been sent or passed over.
-        let (total, transferred) = self.status.bytes();
-        let remaining = self.remaining()?.max(total - transferred);
+        let owed = self.devices.iter().map(SourceDevice::owed_bytes).sum();
+        let remaining = self.remaining()?.max(owed);
         let none_on_its_way = self.in_flight.count() == 0 && self.to_send.is_empty();
         if remaining == 0 && none_on_its_way { Ok(()) } else { Err(Error::Unfinished(remaining)) }
     }
@@ -414,6 +412,7 @@ impl<H: Host> Outgoing<H> {
             // What the guest has written to meanwhile must be sent again anyway: others go first, where there are any.
             let others = !self.to_send.is_empty() || self.in_flight.count() > 0;
             if !completing && others && device.is_dirty(next.chunk) {
+                device.drop_copy(next.chunk);
                 continue;
             }
             self.send(call, next);

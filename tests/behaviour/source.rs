@@ -362,3 +362,36 @@ fn a_chunk_that_neither_phase_has_sent_is_missed_at_the_end() {
     assert_eq!(fixture.complete(), Err(Error::Unfinished(512)));
     fixture.check_released();
 }
+
+/// The same in the dirty phase: a copy that is not sent, since its chunk was said to be dirty again, must be missed.
+#[test]
+fn a_copy_that_was_dropped_for_a_dirty_bit_that_never_was_is_missed_at_the_end() {
+    let mut refused = 0;
+    for lie_at in 1..20 {
+        let mut fixture = Fixture::one(1, 4, QUICK);
+        fixture.setup().unwrap();
+        fixture.run_dry();
+        fixture.write(0, 0..2, 300);
+        let asked = Cell::new(0);
+        let lie = move |machine: &Machine, call| {
+            asked.set(asked.get() + u32::from(call == Call::IsDirty));
+            if asked.get() == lie_at {
+                machine.disks.borrow_mut()[0].dirty[0] = call == Call::IsDirty;
+            }
+        };
+        *fixture.source.script.borrow_mut() = Some(Rc::new(lie));
+        fixture.iterate().unwrap();
+        *fixture.source.script.borrow_mut() = None;
+        let lacking = fixture.lacking(0);
+        match fixture.complete() {
+            Ok(()) => assert_eq!(fixture.lacking(0), 0, "completed, but {lacking} bytes lack; the lie was at {lie_at}"),
+            Err(error) => {
+                assert_eq!(error, Error::Unfinished(512));
+                refused += 1;
+            }
+        }
+        fixture.stream.close();
+        fixture.check_released();
+    }
+    assert!(refused > 0, "no lie made the source drop a copy");
+}
