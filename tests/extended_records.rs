@@ -239,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn a_record_in_which_any_bit_is_flipped_is_refused((header, payload) in record(), at in any::<prop::sample::Index>()) {
+    fn a_record_with_a_flipped_bit_is_refused((header, payload) in record(), at in any::<prop::sample::Index>()) {
         let (bytes, _) = header.encode(&payload);
         let mut record = [&bytes[..], &payload].concat();
         let bit = at.index(record.len() * 8);
@@ -254,9 +254,9 @@ proptest! {
     }
 
     #[test]
-    fn a_table_that_is_cut_or_goes_on_is_refused(start in start(), at in any::<prop::sample::Index>(), more in 1..9_usize) {
+    fn a_table_that_is_cut_or_goes_on_is_refused(start in start(), at in any::<usize>(), more in 1..9_usize) {
         let bytes = start.encode().unwrap();
-        prop_assert_eq!(Start::decode(&bytes[..at.index(bytes.len())]), Err(Error::Table("is cut")));
+        prop_assert_eq!(Start::decode(&bytes[..at % bytes.len()]), Err(Error::Table("is cut")));
         prop_assert_eq!(Start::decode(&[&bytes[..], &vec![0; more]].concat()), Err(Error::Table("is too long")));
     }
 
