@@ -74,10 +74,10 @@ class Meter:
 class Pair:
     """A source and a destination QEMU with one disk each, for one run."""
 
-    def __init__(self, which, folder, source, target, target_options=()):
+    def __init__(self, which, folder, source, target, target_options=(), source_args=()):
         self.folder = pathlib.Path(folder)
         self.uri = f"unix:{self.folder}/migrate.sock"
-        self.source = VM(which, folder, "source", disk(DISK, *source))
+        self.source = VM(which, folder, "source", [*disk(DISK, *source), *source_args])
         try:
             self.target = VM(which, folder, "target", disk(DISK, *target, *target_options), incoming=self.uri)
         except VMError:
