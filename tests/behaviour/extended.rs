@@ -96,10 +96,11 @@ fn records(mut section: &[u8]) -> Vec<(Header, &[u8])> {
     records
 }
 
+type Change = fn(&mut crate::sim::disk::Disk);
+
 #[test]
 fn a_wrong_destination_is_refused_with_the_first_section() {
     let shorter = "device hd1 is 3584 bytes long, but the source's 4096: what is past the end would be lost";
-    type Change = fn(&mut crate::sim::disk::Disk);
     let changes: [(Change, &str, Errno); 5] = [
         (|disk| disk.name = b"hd2".to_vec(), "Error unknown block device hd1", Errno::INVALID),
         (|disk| disk.kind = DiskKind::ReadOnly, "device hd1 is read-only", Errno::READ_ONLY),

@@ -3,6 +3,7 @@
 //! so that such a migration takes neither time nor memory.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 use std::collections::BTreeSet;
 
@@ -281,7 +282,10 @@ fn a_thin_tebibyte_is_a_few_records() {
 #[test]
 fn zero_runs_of_any_length_are_written_in_pieces_whose_bytes_fit_a_c_int() {
     const TOTAL: u64 = 1 << 31;
-    let runs = [vec![0..TOTAL], vec![0..1, 1..TOTAL / 2 + 7, TOTAL / 2 + 7..TOTAL], vec![0..(1 << 22) - 2048]];
+    let one = |start, end| Range { start, end };
+    let middle = TOTAL / 2 + 7;
+    let runs =
+        [vec![one(0, TOTAL)], vec![one(0, 1), one(1, middle), one(middle, TOTAL)], vec![one(0, (1 << 22) - 2048)]];
     for runs in runs {
         let (world, instance) = zero_disk(TOTAL * 512, Options::default());
         world.knows_zeroes.set(false);
