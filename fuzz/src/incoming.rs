@@ -11,6 +11,7 @@ use std::rc::Rc;
 use blkmig::error::{Errno, Error};
 use blkmig::geometry::Geometry;
 
+use crate::extended::{Sender, State};
 use crate::host::{Disk, Event, Features, InStream, Instance, Options, SECTOR, SmallHost, World};
 use crate::input::{Bits, Input};
 
@@ -24,7 +25,7 @@ pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let mut target = Target::new(&mut input);
     while !input.is_empty() {
-        let section = Section::new(&mut input, &target.world);
+        let section = Section::new(&mut input, &target.world, &mut target.sender);
         target.load(&section);
     }
 }
@@ -42,7 +43,7 @@ struct Section {
 
 impl Section {
     /// Takes steps from the input until one ends the section.
-    fn new(input: &mut Input, world: &World) -> Section {
+    fn new(input: &mut Input, world: &World, sender: &mut Sender) -> Section {
         let mut section = Section {
             bytes: Vec::new(),
             cut: None,
@@ -56,6 +57,14 @@ impl Section {
         while !input.is_empty() {
             let step = input.byte();
             match step & 7 {
+                7 if step >> 6 > 0 => sender.control(step >> 6, input),
+                7 => section.control(step >> 3, input),
+                kind if sender.on => {
+                    section.bytes.extend(sender.record(kind, step >> 3, input, world, &mut stamp));
+                    if kind == 4 {
+                        break;
+                    }
+                }
                 0 | 1 => section.block(input, world, &mut stamp),
                 2 => section.place(0x09, input.byte(), world),
                 3 => section.word(u64::from(input.byte()) << 9 | 4),
@@ -64,11 +73,10 @@ impl Section {
                     break;
                 }
                 5 => section.word(u64::from(input.byte()) << (step >> 3 & 7) * 8 | u64::from(input.byte())),
-                6 => {
+                _ => {
                     let bytes = input.bytes(usize::from(step >> 3));
                     section.bytes.extend(bytes);
                 }
-                _ => section.control(step >> 3, input),
             }
         }
         section
@@ -124,6 +132,9 @@ struct Target {
     instance: Rc<Instance<SmallHost>>,
     accept_tail_garbage: bool,
     identity: usize,
+    /// What writes the extended stream, and where the destination should be in it.
+    sender: Sender,
+    extended: State,
 }
 
 impl Target {
@@ -149,8 +160,9 @@ impl Target {
             ..Features::default()
         };
         let accept_tail_garbage = bits.flag();
-        let count = 1 + input.byte() % 3;
-        let disks = (0..count).map(|index| disk(index, &mut Bits(input.byte()), features.chunk)).collect();
+        let count = input.byte();
+        let sender = Sender::new(count / 3 & 1 == 1);
+        let disks = (0..1 + count % 3).map(|index| disk(index, &mut Bits(input.byte()), features.chunk)).collect();
         let world = World::new(features, disks, input.bytes(4));
         world.max_requests.set(max_writes as usize);
         let instance = Rc::new(Instance::new(Geometry::new(chunk).expect("small chunks")));
@@ -164,15 +176,16 @@ impl Target {
             assert_eq!(instance.load(&mut stream, 1), Err(Error::Busy));
             assert_eq!(instance.set_options(Options::default()), Err(Error::Busy));
         }));
-        Target { world, instance, accept_tail_garbage, identity: 0 }
+        Target { world, instance, accept_tail_garbage, identity: 0, sender, extended: State::default() }
     }
 
     fn load(&mut self, section: &Section) {
-        let world = &self.world;
         if section.another_stream {
             self.identity += 1;
+            self.extended = State::default();
             self.forget_unflushed();
         }
+        let world = &self.world;
         for (after, event) in &section.events {
             world.plan(world.callbacks.get() + after, *event);
         }
@@ -181,7 +194,9 @@ impl Target {
         let before: Vec<Vec<u8>> = world.disks.borrow().iter().map(|disk| disk.data.clone()).collect();
         let bytes = [&section.bytes[..], &[0xee; 4]].concat();
         let bytes = &bytes[..section.cut.unwrap_or(bytes.len())];
-        let expected = Model::read(bytes, &world.disks.borrow(), world.features.chunk, self.accept_tail_garbage);
+        let mut extended = self.extended.clone();
+        let accept = self.accept_tail_garbage;
+        let expected = Model::read(bytes, &mut extended, &world.disks.borrow(), world.features.chunk, accept);
         let right = section.version <= 1 && expected.percent.is_some();
         if world.trace {
             eprintln!("section of {} bytes, to be {}", bytes.len(), if right { "taken" } else { "refused" });
@@ -215,6 +230,10 @@ impl Target {
         if result.is_err() {
             world.lost_requests.set(false);
             self.forget_unflushed();
+        }
+        // A section that is too new is not looked at.
+        if section.version <= 1 {
+            self.extended = if result.is_ok() { extended } else { State::default() };
         }
     }
 
@@ -259,19 +278,24 @@ fn disk(index: u8, bits: &mut Bits, chunk: u64) -> Disk {
 
 /// What a section asks for.
 #[derive(Default)]
-struct Model {
+pub(crate) struct Model {
     /// Disk, sector and content, in their order, up to the record that is wrong. `None`: zeroes.
-    writes: Vec<(usize, u64, Option<Vec<u8>>)>,
+    pub(crate) writes: Vec<(usize, u64, Option<Vec<u8>>)>,
     /// The section is right, and this is the last progress that it told.
     percent: Option<Option<u64>>,
     taken: usize,
 }
 
 impl Model {
-    fn read(bytes: &[u8], disks: &[Disk], chunk: u64, accept_tail_garbage: bool) -> Model {
+    fn read(bytes: &[u8], extended: &mut State, disks: &[Disk], chunk: u64, accept_tail_garbage: bool) -> Model {
         let mut model = Model::default();
         let mut rest = bytes;
-        model.percent = model.records(&mut rest, disks, chunk, accept_tail_garbage);
+        model.percent = if bytes.get(..8).is_some_and(|word| word[6] & 1 == 0 && word[7] == 0x10) {
+            extended.records(&mut model, &mut rest, disks, chunk)
+        } else {
+            *extended = State::default();
+            model.records(&mut rest, disks, chunk, accept_tail_garbage)
+        };
         model.taken = bytes.len() - rest.len();
         model
     }
@@ -336,13 +360,13 @@ impl Model {
     }
 }
 
-fn usable(disk: &Disk) -> bool {
+pub(crate) fn usable(disk: &Disk) -> bool {
     let length = disk.says.unwrap_or(Ok(disk.data.len() as i64));
     !disk.read_only && !disk.gone && length.is_ok_and(|length| length > 0 && length % 512 == 0)
 }
 
 /// The next bytes, or `None` if there are fewer.
-fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+pub(crate) fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
     let (taken, left) = rest.split_at_checked(count)?;
     *rest = left;
     Some(taken)

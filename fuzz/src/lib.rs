@@ -5,6 +5,7 @@
 //! and a model of it that is simple enough to be checked by reading; where the two differ, the target panics.
 
 pub mod calls;
+mod extended;
 mod host;
 pub mod incoming;
 mod input;

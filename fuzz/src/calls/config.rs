@@ -40,6 +40,12 @@ impl Source {
         };
         let params = bits.flag().then(|| (true, bits.flag()));
         let peer_features = input.byte();
+        let mut bits = Bits(peer_features >> 6);
+        if bits.flag() {
+            // Miri can't run C.
+            let compression = if bits.flag() && cfg!(not(miri)) { 1 } else { 0 };
+            options = Options { stream: 2, compression, ..options };
+        }
         let mut bits = Bits(input.byte());
         let limit = bits.take(3);
         let limit = if limit == 0 { None } else { Some(u64::from(limit - 1) * 300) };
@@ -47,7 +53,10 @@ impl Source {
         features.tick_ns = [1, 1_000, 1_000_000, 50_000_000][usize::from(bits.take(2))];
         let has_host = !bits.flag();
         options.max_writes = options.max_buffers;
-        let disks: Vec<Disk> = (0..1 + input.byte() % 3).map(|index| disk(index, input, features.chunk)).collect();
+        let count = input.byte();
+        let unit = [0, 1, 2, 1][usize::from(count / 3 % 4)];
+        features.unit = if unit < features.chunk { unit } else { 0 };
+        let disks: Vec<Disk> = (0..1 + count % 3).map(|index| disk(index, input, features.unit())).collect();
         let world = World::new(features, disks, input.bytes(4));
         world.max_requests.set(options.max_reads as usize);
         let instance = Rc::new(Instance::new(Geometry::new(chunk).expect("small chunks")));
@@ -83,11 +92,11 @@ impl Source {
 }
 
 /// A disk with some data of its own, some of its backing file, and some zeroes; or one of those that don't migrate.
-fn disk(index: u8, input: &mut Input, chunk: u64) -> Disk {
+fn disk(index: u8, input: &mut Input, unit: u64) -> Disk {
     let mut bits = Bits(input.byte());
     let content = input.byte();
     let sectors = 1 + u64::from(bits.take(3));
-    let mut disk = Disk::new(&[b'a' + index], sectors, chunk);
+    let mut disk = Disk::new(&[b'a' + index], sectors, unit);
     for sector in 0..sectors {
         let own = content >> sector & 1 == 1;
         if own || sector % 2 == 1 {

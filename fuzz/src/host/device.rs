@@ -9,7 +9,7 @@ use blkmig::geometry::{Sector, Sectors};
 use blkmig::host::{Device, Extent, Host};
 use blkmig::request::{ReadRequest, WriteRequest};
 
-use super::{Disk, InFlight, Request, SECTOR, World};
+use super::{Disk, Features, InFlight, Request, SECTOR, World};
 
 pub(crate) struct SmallHost(pub(crate) Rc<World>);
 
@@ -277,17 +277,29 @@ impl Device for SmallDevice {
         }
     }
 
+    fn dirty_unit(&self) -> Option<i64> {
+        let Features { chunk, unit, .. } = self.world.features;
+        if unit == 0 {
+            return None;
+        }
+        let odd = [0, -1, i64::MIN, i64::MAX, 256, 513, 1536, 2 * chunk as i64 * SECTOR as i64];
+        match self.world.enter("dirty_unit") {
+            Some(how) => self.world.fatal(Some(odd[usize::from(how) % odd.len()])),
+            None => self.tracked(|_| Some(unit as i64 * SECTOR as i64)),
+        }
+    }
+
     fn is_dirty(&self, sector: Sector) -> bool {
         let fault = self.world.enter("is_dirty");
-        let chunk = sector.0 / self.world.features.chunk;
-        let truth = self.tracked(|disk| disk.dirty.get(chunk as usize) == Some(&true));
+        let unit = sector.0 / self.world.features.unit();
+        let truth = self.tracked(|disk| disk.dirty.get(unit as usize) == Some(&true));
         fault.map_or(truth, |how| self.world.fault(how & 1 == 1))
     }
 
     fn reset_dirty(&self, range: Sectors) {
         self.world.enter("reset_dirty");
-        let chunk = self.world.features.chunk;
-        let (start, end) = (range.start.0 / chunk, range.end().0.div_ceil(chunk));
+        let unit = self.world.features.unit();
+        let (start, end) = (range.start.0 / unit, range.end().0.div_ceil(unit));
         self.tracked(|disk| disk.dirty.iter_mut().take(end as usize).skip(start as usize).for_each(|bit| *bit = false));
     }
 
@@ -319,7 +331,7 @@ impl Device for SmallDevice {
                 let odd = [-1, i64::MIN, i64::MAX, total, total - 1, from.0 as i64 - 1, from.0 as i64];
                 return Some(self.world.fault(odd[usize::from(how % 7)]));
             }
-            let dirty = |sector: &i64| disk.dirty[*sector as usize / self.world.features.chunk as usize];
+            let dirty = |sector: &i64| disk.dirty[*sector as usize / self.world.features.unit() as usize];
             Some((from.0 as i64..total).find(dirty).unwrap_or(-1))
         })
     }

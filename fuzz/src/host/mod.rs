@@ -32,6 +32,8 @@ pub(crate) const NEVER: u64 = u64::MAX;
 pub(crate) struct Features {
     /// Sectors in a chunk.
     pub(crate) chunk: u64,
+    /// Sectors in a unit of dirty tracking, if that is not a chunk; else 0.
+    pub(crate) unit: u64,
     pub(crate) write_async: bool,
     pub(crate) write_zeroes: bool,
     /// `write_zeroes` is there, but the disks can't do it.
@@ -52,13 +54,20 @@ pub(crate) struct Features {
     pub(crate) max_downtime_ns: u64,
 }
 
+impl Features {
+    /// Sectors in a unit of dirty tracking.
+    pub(crate) fn unit(&self) -> u64 {
+        if self.unit == 0 { self.chunk } else { self.unit }
+    }
+}
+
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
     pub(crate) name: Vec<u8>,
     pub(crate) data: Vec<u8>,
     /// For each sector, whether it is in the disk's own image.
     pub(crate) allocated: Vec<bool>,
-    /// For each chunk.
+    /// For each unit of dirty tracking.
     pub(crate) dirty: Vec<bool>,
     pub(crate) tracking: bool,
     pub(crate) held: u32,
@@ -73,12 +82,12 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn new(name: &[u8], sectors: u64, chunk: u64) -> Disk {
+    pub(crate) fn new(name: &[u8], sectors: u64, unit: u64) -> Disk {
         Disk {
             name: name.to_vec(),
             data: vec![0; sectors as usize * SECTOR],
             allocated: vec![false; sectors as usize],
-            dirty: vec![false; sectors.div_ceil(chunk) as usize],
+            dirty: vec![false; sectors.div_ceil(unit) as usize],
             ..Disk::default()
         }
     }
@@ -153,7 +162,7 @@ pub(crate) struct World {
     pub(crate) limit: Cell<u64>,
     next: Cell<u64>,
     pub(crate) events: RefCell<Vec<(u64, Event)>>,
-    /// Chunks that the guest has written to and not made dirty yet, and when it will.
+    /// Units that the guest has written to and not made dirty yet, and when it will.
     pub(crate) late_bits: RefCell<Vec<(u64, usize, u64)>>,
     /// How many writes of the guest there were.
     pub(crate) writes: Cell<u64>,
@@ -251,19 +260,19 @@ impl World {
             // Some of what a guest writes is zeroes.
             target.stamp(sector, if stamp % 4 == 3 { 0 } else { stamp << 32 | sector });
             let due = self.callbacks.get().saturating_add(dirty_after);
-            self.late_bits.borrow_mut().push((due, disk, sector / self.features.chunk));
+            self.late_bits.borrow_mut().push((due, disk, sector / self.features.unit()));
             self.next.set(self.next.get().min(due));
         }
         drop(disks);
         self.set_late_bits(self.callbacks.get());
     }
 
-    /// Makes those chunks dirty whose time has come.
+    /// Makes those units dirty whose time has come.
     pub(crate) fn set_late_bits(&self, now: u64) {
         let mut disks = self.disks.borrow_mut();
-        self.late_bits.borrow_mut().retain(|&(due, disk, chunk)| {
+        self.late_bits.borrow_mut().retain(|&(due, disk, unit)| {
             if due <= now && disks[disk].tracking {
-                disks[disk].dirty[chunk as usize] = true;
+                disks[disk].dirty[unit as usize] = true;
             }
             due > now
         });
