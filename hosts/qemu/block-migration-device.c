@@ -213,27 +213,6 @@ static void remove_device(BlkMigDevice *dev)
     }
 }
 
-void blkmig_iterate(BlkMigDeviceVisitor *it, void *opaque)
-{
-    DEVICE_LOCK_GUARD(NULL);
-    GRAPH_RDLOCK_GUARD_MAINLOOP();
-    BdrvNextIterator iter;
-    BlockDriverState *bs;
-
-    for (bs = bdrv_first(&iter); bs; bs = bdrv_next(&iter)) {
-        BlockBackend *blk = blkmig_guest_backend(bs);
-
-        /*
-         * Nodes without a backend are parts of devices, or nobody's.  What
-         * comes while the migration runs matters if the guest can write to it.
-         */
-        if (blk && (blkmig_find_device(bs) || !blkmig_has_devices() ||
-                    blk_get_attached_dev(blk))) {
-            it(opaque, bs);
-        }
-    }
-}
-
 /* By its drive's name, or by that of a node down to the first that is data. */
 static bool is_named(BlockBackend *blk, const char *name)
 {
@@ -367,6 +346,9 @@ int64_t blkmig_getlength(BlockDriverState *bs)
         /* A filter that its block job has taken away leads to nothing. */
         return blkmig_was_seen_to_change(dev) ? -ENODEV : node_length(bs);
     }
+    if (!dev && !blkmig_is_still_there(bs)) {
+        return -EAGAIN;
+    }
     bs = blkmig_find_node(bs);
     return bs ? node_length(bs) : -ENODEV;
 }
@@ -402,6 +384,10 @@ int blkmig_ref(BlockDriverState *bs)
         return -EPERM;
     }
     blk_set_allow_aio_context_change(blk, true);
+    if (!blkmig_is_still_there(bs)) {
+        blk_unref(blk);
+        return -EAGAIN;
+    }
     dev = add_device(bs, blk, blkmig_get_device_name(bs));
     blkmig_watch(dev);
     return 0;

@@ -114,6 +114,7 @@ static int block_save_setup(QEMUFile *f, void *opaque, Error **errp)
     blk_mig_set_params(blkmig_is_enabled(), blkmig_shares_base(), opaque);
     blkmig_apply_options();
     ret = report_failure(f, blk_mig_save_setup(f, opaque));
+    blkmig_forget_visited();
     if (ret < 0) {
         error_propagate(errp, blkmig_get_failure(f));
     }
@@ -128,7 +129,10 @@ SETUP_HANDLER(block_save_setup)
  */
 static int block_save_iterate(QEMUFile *f, void *opaque)
 {
-    return report_failure(f, blk_mig_save_iterate(f, opaque)) < 0 ? 0 : 1;
+    int ret = report_failure(f, blk_mig_save_iterate(f, opaque));
+
+    blkmig_forget_visited();
+    return ret < 0 ? 0 : 1;
 }
 
 static bool has_changed(BlkMigDevice *dev, const void *opaque)
@@ -168,6 +172,7 @@ static int block_save_complete(QEMUFile *f, void *opaque)
         ret = -EINVAL;
     } else {
         ret = blk_mig_save_complete(f, opaque);
+        blkmig_forget_visited();
     }
     completed = ret == 0;
     return report_failure(f, ret);

@@ -79,7 +79,6 @@ void blkmig_stop_load(void);
 /* Never returns then, in load's coroutine. */
 void blkmig_stop_if_closing(void);
 
-void blkmig_iterate(BlkMigDeviceVisitor *it, void *opaque);
 BlockDriverState *blkmig_find(const char *name);
 const char *blkmig_get_device_name(BlockDriverState *bs);
 int64_t blkmig_getlength(BlockDriverState *bs);
@@ -97,6 +96,11 @@ void blkmig_unwatch(BlkMigDevice *dev);
 bool blkmig_was_seen_to_change(BlkMigDevice *dev);
 /* The same, and looks at all that is under it. */
 bool blkmig_has_changed(BlkMigDevice *dev);
+void blkmig_iterate(BlkMigDeviceVisitor *it, void *opaque);
+/* At the end of each call into the library that may iterate. */
+void blkmig_forget_visited(void);
+/* A node that iterate has found is still the guest's: else says so as a cause. */
+bool blkmig_is_still_there(BlockDriverState *bs);
 /* Why a device ended the migration, where an errno can't say it; or NULL. */
 extern Error *blkmig_cause;
 

@@ -172,6 +172,68 @@ void blkmig_unwatch(BlkMigDevice *dev)
     g_free(watch);
 }
 
+/*
+ * Nodes that the library was told of and has not taken in.  What it asks of one
+ * of them may poll, and so end a block job and free another.
+ */
+static GSList *visited;
+
+void blkmig_forget_visited(void)
+{
+    if (!visited) {
+        return;
+    }
+    DEVICE_LOCK_GUARD(NULL);
+    for (GSList *item = visited; item; item = item->next) {
+        BlockDriverState *bs = item->data;
+        AioContext *ctx = bdrv_get_aio_context(bs);
+
+        aio_context_acquire(ctx);
+        bdrv_unref(bs);
+        aio_context_release(ctx);
+    }
+    g_slist_free(visited);
+    visited = NULL;
+}
+
+bool blkmig_is_still_there(BlockDriverState *bs)
+{
+    if (blkmig_guest_backend(bs)) {
+        return true;
+    }
+    if (!blkmig_cause) {
+        error_setg(&blkmig_cause, "Block migration: node '%s' was taken away "
+                   "meanwhile (by a block job that ended, for instance)",
+                   bdrv_get_node_name(bs));
+    }
+    return false;
+}
+
+void blkmig_iterate(BlkMigDeviceVisitor *it, void *opaque)
+{
+    DEVICE_LOCK_GUARD(NULL);
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    BdrvNextIterator iter;
+    BlockDriverState *bs;
+
+    for (bs = bdrv_first(&iter); bs; bs = bdrv_next(&iter)) {
+        BlockBackend *blk = blkmig_guest_backend(bs);
+
+        /*
+         * Nodes without a backend are parts of devices, or nobody's.  What
+         * comes while the migration runs matters if the guest can write to it.
+         */
+        if (blk && (blkmig_find_device(bs) || !blkmig_has_devices() ||
+                    blk_get_attached_dev(blk))) {
+            if (!blkmig_find_device(bs)) {
+                bdrv_ref(bs);
+                visited = g_slist_prepend(visited, bs);
+            }
+            it(opaque, bs);
+        }
+    }
+}
+
 /* The bitmaps have a lock of their own. */
 static BdrvDirtyBitmap *find_bitmap(BlockDriverState *bs)
 {
