@@ -234,7 +234,7 @@ typedef struct BlkMigDirtyOps {
   /**
    * Optional, since 1.1: returns how many bytes one dirty bit stands for: a power of two, 512 to 1 MiB. NULL
    * means 1 MiB. It is called once `set_tracking(bs, 1)` has returned. With the extended stream, what is
-   * dirty is sent in these units: 64 KiB is a good choice, and `next` should be there. The classic stream
+   * dirty is sent in these units: 16 KiB is a good choice, and `next` should be there. The classic stream
    * sends whole chunks and gains nothing by smaller units. Any other value makes the setup fail.
    */
   int64_t (*granularity)(BlockDriverState *bs);

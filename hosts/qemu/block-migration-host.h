@@ -36,9 +36,9 @@ typedef struct BlkMigDevice {
 /*
  * The library calls from the migration thread without the big lock (iterate,
  * pending, and up to 8.1 setup) and with it (complete), and from the main
- * thread (cleanup, load).  A device may live in an iothread, so that up to 8.2 its
- * AioContext is needed as well.  But load's coroutine yields in what it calls:
- * with an AioContext that it held, the iothread could not go on.
+ * thread (cleanup, load).  A device may live in an iothread, so that up to 8.2
+ * its AioContext is needed as well.  But load's coroutine yields in what it
+ * calls: with an AioContext that it held, the iothread could not go on.
  */
 typedef struct DeviceLock {
     AioContext *ctx;

@@ -35,7 +35,7 @@ static bool shared_base;
 #endif
 
 /* What is dirty is sent in these units where the stream can say so. */
-#define EXTENDED_UNIT (64 * KiB)
+#define EXTENDED_UNIT (16 * KiB)
 
 static bool accept_tail_garbage, extended;
 static int32_t compression;

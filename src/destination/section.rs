@@ -261,7 +261,7 @@ impl<'a, H: Host> Section<'a, H> {
     pub(super) fn write_zeroes(&mut self, range: TargetRange) -> Result<(), Error> {
         if let Some(run) = &mut self.zeroes {
             let follows = run.target == range.target && run.sectors.end() == range.sectors.start;
-            if follows && run.sectors.count <= MAX_ZERO_RUN {
+            if follows && run.sectors.count + range.sectors.count <= MAX_ZERO_RUN {
                 run.sectors.count += range.sectors.count;
                 return Ok(());
             }

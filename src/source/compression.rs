@@ -18,7 +18,7 @@ const MIN_NS: u64 = 20_000_000;
 const MAX_NS: u64 = 1_000_000_000;
 
 /// The other way is tried again after this many windows at first, then twice as many, and so on up to the most.
-const FIRST_PAUSE: u32 = 16;
+const FIRST_PAUSE: u32 = 32;
 const MOST_PAUSE: u32 = 256;
 
 /// Data counts as compressible if this part of it at least is saved: 1/16.
@@ -50,15 +50,15 @@ impl Compressor {
         Compressor { level, context, output: Vec::new(), choice: Choice::default(), misses: 0, skip: 0 }
     }
 
-    /// A step begins; `limited` is whether the host bounds what it may send.
-    pub(super) fn begin_step(&mut self, now: i64, limited: bool) {
-        self.choice.limited = limited;
+    /// A step begins; `stream_full` is whether the last one ended because the stream took no more.
+    pub(super) fn begin_step(&mut self, now: i64, stream_full: bool) {
+        self.choice.stream_full = stream_full;
         self.choice.end_window(now);
     }
 
     /// The data compressed, if it is to be sent so.
     pub(super) fn compress(&mut self, data: &[u8], now: impl Fn() -> i64) -> Option<&[u8]> {
-        if !self.choice.limited {
+        if !self.choice.stream_full {
             self.choice.end_window(now());
         }
         self.choice.bytes += data.len() as u64;
@@ -89,8 +89,8 @@ struct Choice {
     /// When the window began, and the data that it has had.
     since: Option<i64>,
     bytes: u64,
-    /// Whether the host sends in portions, so that a window is a number of whole steps.
-    limited: bool,
+    /// Whether the host lets the stream take so much a step, so that a window must have whole steps.
+    stream_full: bool,
     /// What a MiB has cost in nanoseconds, compressed and as it is.
     costs: [Option<u64>; 2],
     /// Whether this window is a trial of the other way.
@@ -106,7 +106,7 @@ impl Default for Choice {
             compresses: true,
             since: None,
             bytes: 0,
-            limited: false,
+            stream_full: false,
             costs: [None; 2],
             trial: false,
             until_trial: 0,

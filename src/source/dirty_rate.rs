@@ -13,9 +13,10 @@ const PATIENCE_NS: i64 = 10_000_000_000;
 pub(super) struct DirtyRate {
     bytes: u64,
     ns: u64,
-    /// What would be dirty now if the guest had written nothing since the last step, and when that ended.
-    expected: u64,
+    /// When the last step ended, what was dirty then, and what the engine has made clean since.
     since: Option<i64>,
+    before: u64,
+    cleared: u64,
     /// Since when it has been faster than the stream.
     faster_since: Option<i64>,
     warned: bool,
@@ -24,20 +25,21 @@ pub(super) struct DirtyRate {
 impl DirtyRate {
     /// The engine has made so many bytes clean.
     pub(super) fn cleared(&mut self, bytes: u64) {
-        self.expected = self.expected.saturating_sub(bytes);
+        self.cleared = self.cleared.saturating_add(bytes);
     }
 
     /// A step ends, with so many bytes dirty.
     pub(super) fn note(&mut self, now: i64, dirty: u64) {
         if let Some(since) = self.since {
-            self.bytes = self.bytes.saturating_add(dirty.saturating_sub(self.expected));
+            let written = dirty.saturating_add(self.cleared).saturating_sub(self.before);
+            self.bytes = self.bytes.saturating_add(written);
             self.ns = self.ns.saturating_add(u64::try_from(now.saturating_sub(since)).unwrap_or(0));
         }
         while self.ns > SECOND {
             self.ns /= 2;
             self.bytes /= 2;
         }
-        (self.expected, self.since) = (dirty, Some(now));
+        (self.since, self.before, self.cleared) = (Some(now), dirty, 0);
     }
 
     /// Bytes a second; 0 while unknown.

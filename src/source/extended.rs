@@ -63,9 +63,9 @@ impl ExtendedRecords {
         Ok(())
     }
 
-    pub(super) fn begin_step(&mut self, now: i64, limited: bool) {
+    pub(super) fn begin_step(&mut self, now: i64, stream_full: bool) {
         if let Some(compressor) = &mut self.compressor {
-            compressor.begin_step(now, limited);
+            compressor.begin_step(now, stream_full);
         }
     }
 

@@ -161,8 +161,8 @@ impl<H: Host> Outgoing<H> {
         let began = self.host.now_ns();
         self.check_step()?;
         self.collect()?;
+        self.writer.begin_step(began, self.bandwidth.is_stream_full());
         self.bandwidth.begin(began, (self.in_flight.count() == 0).then_some(self.last_read));
-        self.writer.begin_step(began, call.stream.rate_limit().is_some());
         self.begin_search(false)?;
         let (sent, waiting) = self.send_step(call, began)?;
         self.writer.end_step(call);

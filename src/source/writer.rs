@@ -59,11 +59,11 @@ impl Writer {
         Ok(())
     }
 
-    /// A step begins; `limited` is whether the host bounds what it may send.
-    pub(super) fn begin_step(&mut self, now: i64, limited: bool) {
+    /// A step begins; `stream_full` is whether the last one ended because the stream took no more.
+    pub(super) fn begin_step(&mut self, now: i64, stream_full: bool) {
         self.out.begin_step();
         if let Some(extended) = &mut self.extended {
-            extended.begin_step(now, limited);
+            extended.begin_step(now, stream_full);
         }
     }
 

@@ -3,6 +3,7 @@
 //! so that such a migration takes neither time nor memory.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 use std::collections::BTreeSet;
 
@@ -12,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use blkmig::device_name::DeviceName;
 use blkmig::error::Errno;
+use blkmig::extended::Kind;
 
 use blkmig::geometry::{Geometry, Sector, Sectors};
 
@@ -24,6 +26,8 @@ use blkmig::request::ReadRequest;
 
 use blkmig::call::CallContext;
 
+use crate::extended::Records;
+
 struct World {
     bytes: u64,
     now: Cell<i64>,
@@ -32,6 +36,11 @@ struct World {
     /// Whether the host has `next_dirty`, and how many times it was asked about a single chunk instead.
     can_search: Cell<bool>,
     looks: Cell<u64>,
+    /// Whether the host knows what is zero, and how many times it was asked.
+    knows_zeroes: Cell<bool>,
+    questions: Cell<u64>,
+    /// What was made zero, as a destination.
+    zeroed: RefCell<Vec<Sectors>>,
 }
 
 #[derive(Clone)]
@@ -43,8 +52,8 @@ impl Host for ZeroDisk {
     fn devices(&self) -> Vec<ZeroDisk> {
         vec![self.clone()]
     }
-    fn find(&self, _name: &DeviceName) -> Option<ZeroDisk> {
-        None
+    fn find(&self, name: &DeviceName) -> Option<ZeroDisk> {
+        (*name == self.name()).then(|| self.clone())
     }
     fn drain(&self) {}
     fn now_ns(&self) -> i64 {
@@ -73,7 +82,15 @@ impl Device for ZeroDisk {
         Ok(Extent { holds: true, sectors: range.count.into() })
     }
     fn known_zero(&self, range: Sectors) -> Option<Extent> {
-        Some(Extent { holds: true, sectors: range.count.into() })
+        self.0.questions.set(self.0.questions.get() + 1);
+        Some(Extent { holds: self.0.knows_zeroes.get(), sectors: range.count.into() })
+    }
+    fn write_zeroes(&self, range: Sectors) -> Option<Result<(), Errno>> {
+        self.0.zeroed.borrow_mut().push(range);
+        Some(Ok(()))
+    }
+    fn has_write_zeroes(&self) -> bool {
+        true
     }
     fn read(&self, _request: ReadRequest) -> Result<(), Errno> {
         unreachable!("it is known to be zero")
@@ -107,6 +124,26 @@ impl Device for ZeroDisk {
 /// A stream that drops everything and takes a nanosecond for each byte.
 struct Sink(Rc<World>);
 
+/// The destination's end of a stream.
+struct Section<'a>(&'a [u8]);
+
+impl Stream for Section<'_> {
+    fn put(&mut self, _bytes: &[u8]) {}
+    fn get(&mut self, into: &mut [u8]) -> usize {
+        std::io::Read::read(&mut self.0, into).expect("memory can be read")
+    }
+    fn is_rate_limited(&mut self) -> bool {
+        false
+    }
+    fn rate_limit(&mut self) -> Option<u64> {
+        None
+    }
+    fn error(&mut self) -> Option<Errno> {
+        None
+    }
+    fn set_error(&mut self, _errno: Errno) {}
+}
+
 impl Stream for Sink {
     fn put(&mut self, bytes: &[u8]) {
         self.0.now.set(self.0.now.get() + i64::try_from(bytes.len()).expect("a slice is no longer"));
@@ -134,6 +171,9 @@ fn zero_disk(bytes: u64, options: Options) -> (Rc<World>, Instance<ZeroDisk>) {
         max_downtime_ns: 30_000_000,
         can_search: Cell::new(true),
         looks: Cell::default(),
+        knows_zeroes: Cell::new(true),
+        questions: Cell::default(),
+        zeroed: RefCell::default(),
     });
     let instance = Instance::new(Geometry::QEMU);
     instance.set_options(options).expect("nothing runs");
@@ -212,4 +252,57 @@ fn a_step_asks_about_a_bounded_number_of_chunks() {
     dirty(&[0, 7, CHUNKS / 2, CHUNKS - 1]);
     instance.complete(&mut CallContext { stream: &mut stream, monitor: None }).unwrap();
     assert!(world.dirty.borrow().is_empty());
+}
+
+/// The extended stream says of a thin disk in a few records that it is zero, and asks the host as few questions.
+#[test]
+fn a_thin_tebibyte_is_a_few_records() {
+    let (world, instance) = zero_disk(1 << 40, Options { stream: 2, ..Options::default() });
+    let mut stream = Sink(Rc::clone(&world));
+    instance.setup(&mut CallContext { stream: &mut stream, monitor: None }).unwrap();
+    assert_eq!(instance.pending(), 1 << 40);
+    let mut steps = 0;
+    while instance.pending() > 0 {
+        instance.iterate(&mut CallContext { stream: &mut stream, monitor: None }).unwrap();
+        steps += 1;
+        assert!(steps <= 10, "no end");
+    }
+    world.dirty.borrow_mut().insert((1 << 20) - 1);
+    instance.complete(&mut CallContext { stream: &mut stream, monitor: None }).unwrap();
+    assert!(world.dirty.borrow().is_empty());
+    let status = instance.status();
+    assert_eq!(status.bytes(), (1 << 40, 1 << 40));
+    let (wire, questions, looks) = (status.wire_bytes.load(Relaxed), world.questions.get(), world.looks.get());
+    assert!(wire < 2000, "{wire} bytes");
+    assert!(questions < 20, "{questions} questions about zeroes");
+    assert!(looks < 20, "{looks} questions about dirty chunks");
+}
+
+/// Hosts count such a call's bytes in a C int, some even those of neighbors together.
+#[test]
+fn zero_runs_of_any_length_are_written_in_pieces_whose_bytes_fit_a_c_int() {
+    const TOTAL: u64 = 1 << 31;
+    let one = |start, end| Range { start, end };
+    let middle = TOTAL / 2 + 7;
+    let runs =
+        [vec![one(0, TOTAL)], vec![one(0, 1), one(1, middle), one(middle, TOTAL)], vec![one(0, (1 << 22) - 2048)]];
+    for runs in runs {
+        let (world, instance) = zero_disk(TOTAL * 512, Options::default());
+        world.knows_zeroes.set(false);
+        let mut records = Records::start("endless", TOTAL * 512);
+        instance.load(&mut Section(&records.take()), 1).unwrap();
+        for run in &runs {
+            records.put(Kind::Zeroes, 0, run.clone(), &[]);
+        }
+        records.end();
+        instance.load(&mut Section(&records.take()), 1).unwrap();
+        let mut end = 0;
+        for piece in world.zeroed.borrow().iter() {
+            assert_eq!(piece.start.0, end, "something is left out, or written twice");
+            assert!(i32::try_from(piece.bytes()).is_ok(), "{piece:?}");
+            end = piece.end().0;
+        }
+        assert_eq!(end, runs.last().unwrap().end);
+        assert!(world.zeroed.borrow().len() < 1100, "{} pieces", world.zeroed.borrow().len());
+    }
 }

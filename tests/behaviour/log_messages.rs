@@ -33,7 +33,7 @@ impl log::Log for LineKeeper {
 }
 
 /// The lines that `what` logs at this level.
-fn logged(level: log::Level, what: impl FnOnce()) -> Vec<String> {
+pub(crate) fn logged(level: log::Level, what: impl FnOnce()) -> Vec<String> {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         log::set_logger(&LineKeeper).expect("nobody else sets one");

@@ -10,6 +10,7 @@ mod call_order;
 mod cancel_and_errors;
 mod destination;
 mod device_changes;
+mod extended;
 mod fixture;
 mod large_devices;
 mod log_messages;

@@ -136,41 +136,11 @@ impl Model {
     fn extended(&mut self, mut bytes: &[u8], last: bool) -> Result<(), String> {
         let mut totals = false;
         loop {
-            let header = take(&mut bytes, 48)?;
-            let word = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().expect("8 bytes"));
-            let (device, length) = (word(16) >> 32, (word(16) & 0xffff_ffff) as usize);
-            let (sector, sectors) = (word(24), word(32));
-            let payload = take(&mut bytes, length)?;
-            if word(8) != self.records || word(0) & 0x1ff != 0x10 {
-                return Err(format!("record {} came instead of record {}", word(8), self.records));
-            }
-            self.records += 1;
-            if word(40) != XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(&header[..40]), payload) {
-                return Err("a wrong checksum".to_owned());
-            }
-            match word(0) >> 9 {
-                0 if self.records == 1 => self.start(payload)?,
-                1 => self.run(device, sector..sector + sectors, word(40), Some(payload.to_vec()))?,
-                2 => {
-                    let mut plain = vec![0; sectors as usize * SECTOR];
-                    if zstd_safe::decompress(&mut plain[..], payload) != Ok(plain.len()) || length >= plain.len() {
-                        return Err("no zstd frame of these sectors, or one that is longer than they are".to_owned());
-                    }
-                    self.run(device, sector..sector + sectors, word(40), Some(plain))?;
-                }
-                3 if length == 0 => self.run(device, sector..sector + sectors, word(40), None)?,
-                4 if length == 0 && self.progress.is_none_or(|before| before <= sector) => {
-                    self.progress = Some(sector);
-                    break;
-                }
-                5 if last && !totals => {
-                    let sent = self.table.iter().flat_map(|(_, count, sum)| [*count, *sum]).flat_map(u64::to_be_bytes);
-                    if !sent.eq(payload.iter().copied()) {
-                        return Err("the totals are wrong".to_owned());
-                    }
-                    totals = true;
-                }
-                kind => return Err(format!("a record of kind {kind}")),
+            match self.extended_record(&mut bytes)? {
+                4 => break,
+                5 if last && !totals => totals = true,
+                5 => return Err("totals where none belong".to_owned()),
+                _ => {}
             }
         }
         if !bytes.is_empty() {
@@ -180,6 +150,43 @@ impl Model {
             return Err("the last section does not end with totals and progress 100".to_owned());
         }
         Ok(())
+    }
+
+    /// Takes one record of the extended stream from the front, and applies it. Returns its kind.
+    pub(crate) fn extended_record(&mut self, bytes: &mut &[u8]) -> Result<u64, String> {
+        let header = take(bytes, 48)?;
+        let word = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().expect("8 bytes"));
+        let (device, length) = (word(16) >> 32, (word(16) & 0xffff_ffff) as usize);
+        let (sector, sectors) = (word(24), word(32));
+        let payload = take(bytes, length)?;
+        if word(8) != self.records || word(0) & 0x1ff != 0x10 {
+            return Err(format!("record {} came instead of record {}", word(8), self.records));
+        }
+        self.records += 1;
+        if word(40) != XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(&header[..40]), payload) {
+            return Err("a wrong checksum".to_owned());
+        }
+        match word(0) >> 9 {
+            0 if self.records == 1 => self.start(payload)?,
+            1 => self.run(device, sector..sector + sectors, word(40), Some(payload.to_vec()))?,
+            2 => {
+                let mut plain = vec![0; sectors as usize * SECTOR];
+                if zstd_safe::decompress(&mut plain[..], payload) != Ok(plain.len()) || length >= plain.len() {
+                    return Err("no zstd frame of these sectors, or one that is longer than they are".to_owned());
+                }
+                self.run(device, sector..sector + sectors, word(40), Some(plain))?;
+            }
+            3 if length == 0 => self.run(device, sector..sector + sectors, word(40), None)?,
+            4 if length == 0 && self.progress.is_none_or(|before| before <= sector) => self.progress = Some(sector),
+            5 => {
+                let sent = self.table.iter().flat_map(|(_, count, sum)| [*count, *sum]).flat_map(u64::to_be_bytes);
+                if !sent.eq(payload.iter().copied()) {
+                    return Err("the totals are wrong".to_owned());
+                }
+            }
+            kind => return Err(format!("a record of kind {kind}")),
+        }
+        Ok(word(0) >> 9)
     }
 
     fn start(&mut self, mut table: &[u8]) -> Result<(), String> {

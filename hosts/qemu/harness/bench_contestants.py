@@ -6,6 +6,7 @@ import pathlib
 import socket
 import time
 
+from . import hosts
 from .vm import VM, VMError, disk
 
 MIB = 1 << 20
@@ -74,10 +75,10 @@ class Meter:
 class Pair:
     """A source and a destination QEMU with one disk each, for one run."""
 
-    def __init__(self, which, folder, source, target, target_options=()):
+    def __init__(self, which, folder, source, target, target_options=(), source_args=()):
         self.folder = pathlib.Path(folder)
         self.uri = f"unix:{self.folder}/migrate.sock"
-        self.source = VM(which, folder, "source", disk(DISK, *source))
+        self.source = VM(which, folder, "source", [*disk(DISK, *source), *source_args])
         try:
             self.target = VM(which, folder, "target", disk(DISK, *target, *target_options), incoming=self.uri)
         except VMError:
@@ -104,7 +105,8 @@ def block_migration(which, downtime_ms, zero_blocks):
 
 def drive_mirror(folder, source, target):
     """The way of the management layers: mirror to an NBD export, then migrate, and end the mirror at the switchover."""
-    with Pair("unmodified", folder, source, target, ["detect-zeroes=unmap", "discard=unmap"]) as pair:
+    which = "unmodified" if hosts.chosen == "7.2" else "ours"
+    with Pair(which, folder, source, target, ["detect-zeroes=unmap", "discard=unmap"]) as pair:
         one, two = pair.source, pair.target
         nbd = f"{folder}/nbd.sock"
         meter = Meter(pair)

@@ -53,7 +53,7 @@ def small_writes(lab, style):
     target.wait_arrival()
     sent = source.qom_get("stats")["wire-bytes"] - before
     lab.note(f"{sent // 1024} KiB for 32 writes of 4 KiB")
-    check(sent < 32 * (65536 + 1024), f"{sent} bytes were sent for 32 writes of 4 KiB")
+    check(sent < 32 * (16384 + 1024), f"{sent} bytes were sent for 32 writes of 4 KiB")
     finish(lab, source, target, [(name, one, other, fmt)])
 
 
@@ -67,7 +67,7 @@ def extended_is_refused(lab, which):
     source.migrate(lab.uri(), bandwidth=MIB)
     check(target.wait_exit() == 1, f"the target ended with {target.process.returncode}")
     lab.note(target.log().splitlines()[-1])
-    check("nknown" in target.log(), f"it says: {target.log()}")
+    check("unknown" in target.log().lower(), f"it says: {target.log()}")
     check(disks[0][2].read_bytes() == empty, "something was written")
     source.wait_migration("failed")
     source.qom_set("compression", 0)

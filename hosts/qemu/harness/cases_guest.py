@@ -13,8 +13,8 @@ from .vm import BUILD, CACHE, FIRMWARE, disk
 GUEST_WORDS = ("READY", "VERIFY", "GUEST BAD")
 
 
-@case(["ours to ours, raw", "ours to ours, qcow2, iothread, zero-blocks", "ours to Debian's, raw",
-       "7.2 to ours, qcow2, iothread"])
+@case(["ours to ours, raw", "ours to ours, qcow2, iothread, zero-blocks", "ours to ours, raw, postcopy",
+       "ours to Debian's, raw", "7.2 to ours, qcow2, iothread"])
 def real_guest(lab, how):
     """A guest that writes records all over its disk finds them all on the other side"""
     sides = [{"Debian's": "debian"}.get(side, side) for side in how.split(",")[0].split(" to ")]
@@ -27,7 +27,9 @@ def real_guest(lab, how):
     vms = []
     for name, which in zip(("source", "target"), sides):
         image = lab.images.empty(lab.path(name), fmt, size)
-        args = guest.arguments(lab.folder, name, pause_us=8000) + disk("disk0", image, fmt, *options)
+        # Postcopy waits for the disks, but is for a guest that writes to its RAM all the time.
+        pause = 100000 if "postcopy" in how else 8000
+        args = guest.arguments(lab.folder, name, pause_us=pause) + disk("disk0", image, fmt, *options)
         if "iothread" in how:
             args[-1] += ",iothread=thread0"
             args = ["-object", "iothread,id=thread0", *args]
@@ -37,9 +39,16 @@ def real_guest(lab, how):
     serial = guest.Serial(source)
     line = serial.expect(*GUEST_WORDS, timeout=90)
     check(line.startswith("READY"), line)
-    source.migrate(lab.uri(), bandwidth=256 * MIB, downtime_ms=500,
+    if "postcopy" in how:
+        for vm in vms:
+            vm.set_capabilities("postcopy-ram", "events")
+    source.migrate(lab.uri(), bandwidth=256 * MIB, downtime_ms=1 if "postcopy" in how else 500,
                    capabilities=["zero-blocks"] if "zero-blocks" in how else [])
+    if "postcopy" in how:
+        source.wait_for(lambda i: i["status"] == "active")
+        source.cmd("migrate-start-postcopy")
     info = source.wait_migration("completed", timeout=120)
+    check("postcopy" not in how or "postcopy-active" in source.statuses(), "it was never switched")
     target.wait_arrival()
     time.sleep(1)  # the guest writes on, on the other side
 

@@ -33,20 +33,28 @@ def with_capability(lab, name, style):
 
 @case(STYLES)
 def postcopy(lab, style):
-    """A postcopy migration that has switched while RAM was missing; from the new place it goes on to a third"""
+    """A postcopy migration that has switched; from the new place the guest goes on to a third"""
     fmt = "qcow2" if "qcow2" in style else "raw"
     one = lab.images.filled(lab.path("one"), fmt, 24 * MIB)
     images = [lab.images.empty(lab.path(name), fmt, 24 * MIB) for name in ("other", "third")]
-    source = lab.vm("ours", "source", in_style(style, "disk0", one))
+    # Without anything in its RAM there would be nothing to move after the switch.
+    data = lab.images.filled(lab.path("ram"), "raw", 40 * MIB)
+    ram = ["-device", f"loader,file={data},addr=0x200000,force-raw=on"]
+    source = lab.vm("ours", "source", ram + in_style(style, "disk0", one))
     target = lab.vm("ours", "target", in_style(style, "disk0", images[0]), incoming="defer")
-    try_capabilities(source, target, names=["postcopy-ram"])
+    try_capabilities(source, target, names=["postcopy-ram", "events"])
     target.cmd("migrate-incoming", uri=lab.uri())
     source.migrate(lab.uri(), bandwidth=16 * MIB)
     source.wait_for(lambda i: i["status"] == "active")
     source.cmd("migrate-start-postcopy")
+    # Which loads that anew: it has to be sent once more, wherever it was sent before the disks.
+    source.wait_for(lambda i: i.get("disk", {}).get("transferred", 0))
+    source.cmd("system_reset")
     source.io(io_name(style, "disk0"), f"write -P 77 {5 * MIB + 4096} 300k")
-    ram = source.wait_migration("completed")["ram"]
-    check(ram["postcopy-bytes"] > 0, f"no RAM moved after the switch: {ram}")
+    numbers = source.wait_migration("completed")["ram"]
+    check("postcopy-active" in source.statuses(), f"it was never switched: {source.statuses()}")
+    check(numbers["postcopy-bytes"] > 8 * MIB, f"little RAM came after the switch: {numbers}")
+    lab.note(f"{numbers['postcopy-bytes'] // MIB} MiB of RAM came after the switch")
     target.wait_arrival()
     # What its guest writes is its own.
     target.io(io_name(style, "disk0"), f"write -P 78 {9 * MIB + 4096} 300k")

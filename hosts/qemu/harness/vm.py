@@ -170,6 +170,10 @@ class VM:
                 info["disk"] = {name: stats[f"bytes-{name}"] for name in ("transferred", "remaining", "total")}
         return info
 
+    def statuses(self):
+        """What the migrations have been through, with the capability events."""
+        return [event["data"]["status"] for event in self.qmp.events if event["event"] == "MIGRATION"]
+
     def wait_migration(self, *wanted, timeout=60):
         """Waits for the end of an outgoing migration, which must be one of these; returns query-migrate's answer."""
         info = self.wait_for(lambda i: i.get("status") in ENDED, timeout)
