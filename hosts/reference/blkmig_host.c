@@ -2,6 +2,10 @@
 /* The table file: all that a hypervisor adds to its own tree to use libblkmig. */
 #include "blkmig_host.h"
 
+#define FINE_BYTES 65536                   /* what a dirty bit stands for with the extended stream */
+
+enum { CLASSIC_STREAM = 1, EXTENDED_STREAM = 2 };   /* for BlkMigOptions.stream */
+
 static void fill_device_table(BlkMigBdrvOps *bdrv)
 {
     *bdrv = (BlkMigBdrvOps){
@@ -38,6 +42,7 @@ void hv_fill_tables(HvTables *t, bool threaded)
         .reset = hv_disk_reset_dirty,
         .get_count = hv_disk_dirty_count,
         .next = hv_disk_next_dirty,
+        .granularity = hv_disk_granularity,
     };
     t->file = (BlkMigFileOps){
         .struct_size = sizeof(t->file),
@@ -96,7 +101,10 @@ static int init(const HvOptions *o)
     char text[256];
     HvTables tables;
     BlkMigOptions options = { .struct_size = sizeof(options), .max_buffers = o->max_buffers,
-                              .zero_blocks = o->zero_blocks, .accept_tail_garbage = o->accept_tail_garbage };
+                              .zero_blocks = o->zero_blocks, .accept_tail_garbage = o->accept_tail_garbage,
+                              .stream = o->extended ? EXTENDED_STREAM : CLASSIC_STREAM,
+                              .compression = o->compression };
+    hv_disk_set_granularity(o->extended ? FINE_BYTES : HV_CHUNK_SECTORS * HV_SECTOR_SIZE);
     hv_fill_tables(&tables, !o->stages);
     int ret = blk_mig_set_host(&tables.host);
     if (ret == 0) {
@@ -122,7 +130,9 @@ static void get_stats(HvStats *out)
     blk_mig_get_stats(&stats);
     *out = (HvStats){ .total = stats.bytes_total, .transferred = stats.bytes_transferred,
                       .remaining = stats.bytes_remaining, .dirty = stats.dirty_bytes,
-                      .resent = stats.chunks_resent, .zeroes = stats.chunks_zero };
+                      .resent = stats.chunks_resent, .zeroes = stats.chunks_zero, .dirty_rate = stats.dirty_rate,
+                      .data = stats.data_bytes, .payload = stats.payload_bytes,
+                      .checksummed = stats.checksummed_bytes };
 }
 
 const HvModule hv_blkmig_module = {

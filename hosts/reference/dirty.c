@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A bit for each chunk of a disk, and how many are set. */
+/* A bit for each unit of a disk, and how many are set. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -7,19 +7,19 @@
 
 #define WORD_BITS 64
 
-static uint64_t mask(int64_t chunk)
+static uint64_t mask(int64_t unit)
 {
-    return UINT64_C(1) << (chunk % WORD_BITS);
+    return UINT64_C(1) << (unit % WORD_BITS);
 }
 
-static bool is_set(const HvDirty *d, int64_t chunk)
+static bool is_set(const HvDirty *d, int64_t unit)
 {
-    return d->bits && chunk >= 0 && chunk < d->chunks && (d->bits[chunk / WORD_BITS] & mask(chunk));
+    return d->bits && unit >= 0 && unit < d->units && (d->bits[unit / WORD_BITS] & mask(unit));
 }
 
 void hv_dirty_init(HvDirty *d)
 {
-    *d = (HvDirty){ .bits = NULL };
+    *d = (HvDirty){ .unit_sectors = HV_CHUNK_SECTORS };
     pthread_mutex_init(&d->lock, NULL);
 }
 
@@ -29,17 +29,18 @@ void hv_dirty_destroy(HvDirty *d)
     free(d->bits);
 }
 
-int hv_dirty_set_tracking(HvDirty *d, int64_t sectors, bool enable)
+int hv_dirty_set_tracking(HvDirty *d, int64_t sectors, int unit_sectors, bool enable)
 {
-    int64_t chunks = (sectors + HV_CHUNK_SECTORS - 1) / HV_CHUNK_SECTORS;
-    uint64_t *bits = enable ? calloc((size_t)(chunks / WORD_BITS + 1), sizeof(*bits)) : NULL;
+    int64_t units = (sectors + unit_sectors - 1) / unit_sectors;
+    uint64_t *bits = enable ? calloc((size_t)(units / WORD_BITS + 1), sizeof(*bits)) : NULL;
     if (enable && !bits) {
         return -ENOMEM;
     }
     pthread_mutex_lock(&d->lock);
     free(d->bits);
     d->bits = bits;
-    d->chunks = chunks;
+    d->unit_sectors = unit_sectors;
+    d->units = units;
     d->count = 0;
     pthread_mutex_unlock(&d->lock);
     return 0;
@@ -48,18 +49,18 @@ int hv_dirty_set_tracking(HvDirty *d, int64_t sectors, bool enable)
 bool hv_dirty_get(HvDirty *d, int64_t sector)
 {
     pthread_mutex_lock(&d->lock);
-    bool dirty = is_set(d, sector / HV_CHUNK_SECTORS);
+    bool dirty = is_set(d, sector / d->unit_sectors);
     pthread_mutex_unlock(&d->lock);
     return dirty;
 }
 
 void hv_dirty_change(HvDirty *d, int64_t sector, int nb_sectors, bool set)
 {
-    int64_t last = (sector + nb_sectors - 1) / HV_CHUNK_SECTORS;
     pthread_mutex_lock(&d->lock);
-    for (int64_t chunk = sector / HV_CHUNK_SECTORS; d->bits && chunk <= last && chunk < d->chunks; chunk++) {
-        if (is_set(d, chunk) != set) {
-            d->bits[chunk / WORD_BITS] ^= mask(chunk);
+    int64_t last = (sector + nb_sectors - 1) / d->unit_sectors;
+    for (int64_t unit = sector / d->unit_sectors; d->bits && unit <= last && unit < d->units; unit++) {
+        if (is_set(d, unit) != set) {
+            d->bits[unit / WORD_BITS] ^= mask(unit);
             d->count += set ? 1 : -1;
         }
     }
@@ -76,21 +77,20 @@ int64_t hv_dirty_count(HvDirty *d)
 
 int64_t hv_dirty_next(HvDirty *d, int64_t sector)
 {
-    int64_t found = -1;
+    int64_t found = -1, first = -1;
     pthread_mutex_lock(&d->lock);
-    int64_t chunk = sector / HV_CHUNK_SECTORS;
-    while (d->bits && chunk < d->chunks && found < 0) {
-        uint64_t rest = d->bits[chunk / WORD_BITS] >> (chunk % WORD_BITS);
+    int64_t unit = sector / d->unit_sectors;
+    while (d->bits && unit < d->units && found < 0) {
+        uint64_t rest = d->bits[unit / WORD_BITS] >> (unit % WORD_BITS);
         if (rest) {
-            found = chunk + __builtin_ctzll(rest);
+            found = unit + __builtin_ctzll(rest);
         } else {
-            chunk = (chunk / WORD_BITS + 1) * WORD_BITS;
+            unit = (unit / WORD_BITS + 1) * WORD_BITS;
         }
     }
-    pthread_mutex_unlock(&d->lock);
-    if (found < 0) {
-        return -1;
+    if (found >= 0) {
+        first = found * d->unit_sectors > sector ? found * d->unit_sectors : sector;
     }
-    int64_t first = found * HV_CHUNK_SECTORS;
-    return first > sector ? first : sector;
+    pthread_mutex_unlock(&d->lock);
+    return first;
 }

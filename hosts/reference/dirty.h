@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Which chunks of a disk were written. It knows nothing of disks; any thread may call it. */
+/* What of a disk was written, in units of some sectors. It knows nothing of disks; any thread may call it. */
 #ifndef HV_DIRTY_H
 #define HV_DIRTY_H
 
@@ -9,13 +9,14 @@
 
 typedef struct HvDirty {
     pthread_mutex_t lock;
-    uint64_t *bits;                        /* a bit for each chunk; NULL: not tracking */
-    int64_t chunks, count;                 /* how many chunks there are, and how many bits are set */
+    uint64_t *bits;                        /* a bit for each unit; NULL: not tracking */
+    int64_t unit_sectors;
+    int64_t units, count;                  /* how many units there are, and how many bits are set */
 } HvDirty;
 
 void hv_dirty_init(HvDirty *d);
 void hv_dirty_destroy(HvDirty *d);
-int hv_dirty_set_tracking(HvDirty *d, int64_t sectors, bool enable);   /* sectors: the disk's length */
+int hv_dirty_set_tracking(HvDirty *d, int64_t sectors, int unit_sectors, bool enable);   /* sectors: the disk's */
 bool hv_dirty_get(HvDirty *d, int64_t sector);
 void hv_dirty_change(HvDirty *d, int64_t sector, int nb_sectors, bool set);
 int64_t hv_dirty_count(HvDirty *d);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Requests in sectors, and which chunks the writes have made dirty. */
+/* Requests in sectors, and what the writes have made dirty. */
 #include <errno.h>
 #include <string.h>
 
@@ -101,9 +101,22 @@ int hv_disk_is_zero(BlockDriverState *bs, int64_t sector, int nb_sectors, int *p
 
 /* ---- Dirty tracking ---- */
 
+static int unit_sectors = HV_CHUNK_SECTORS;
+
+void hv_disk_set_granularity(int bytes)
+{
+    unit_sectors = bytes / HV_SECTOR_SIZE;
+}
+
+int64_t hv_disk_granularity(BlockDriverState *bs)
+{
+    (void)bs;
+    return (int64_t)unit_sectors * HV_SECTOR_SIZE;
+}
+
 int hv_disk_set_tracking(BlockDriverState *bs, int enable)
 {
-    return hv_dirty_set_tracking(&bs->dirty, hv_disk_getlength(bs) / HV_SECTOR_SIZE, enable);
+    return hv_dirty_set_tracking(&bs->dirty, hv_disk_getlength(bs) / HV_SECTOR_SIZE, unit_sectors, enable);
 }
 
 int hv_disk_get_dirty(BlockDriverState *bs, int64_t sector)

@@ -19,7 +19,7 @@
 #include <sys/uio.h>
 
 #define HV_SECTOR_SIZE   512
-#define HV_CHUNK_SECTORS 2048              /* the unit of dirty tracking: 1 MiB */
+#define HV_CHUNK_SECTORS 2048              /* 1 MiB: the unit of the stream, and of dirty tracking unless set otherwise */
 #define HV_CLUSTER_SIZE  65536             /* the unit of copy-on-write, and what cluster_size reports */
 
 typedef struct BlockDriverState BlockDriverState;
@@ -142,7 +142,9 @@ int hv_disk_flush(BlockDriverState *bs);
 int hv_disk_ref(BlockDriverState *bs);
 void hv_disk_unref(BlockDriverState *bs);
 
-/* Dirty tracking: a write sets its chunks' bits after the data has reached the disk. */
+/* Dirty tracking: a write sets the bits of its units after the data has reached the disk. */
+void hv_disk_set_granularity(int bytes);                     /* of a unit, for all disks; not while one is tracked */
+int64_t hv_disk_granularity(BlockDriverState *bs);
 int hv_disk_set_tracking(BlockDriverState *bs, int enable);
 int hv_disk_get_dirty(BlockDriverState *bs, int64_t sector);
 void hv_disk_reset_dirty(BlockDriverState *bs, int64_t sector, int nb_sectors);

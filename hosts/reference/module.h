@@ -6,7 +6,10 @@
 #include "options.h"
 
 typedef struct HvStats {
-    uint64_t total, transferred, remaining, dirty, resent, zeroes;   /* the last two in chunks, the others in bytes */
+    uint64_t total, transferred, remaining, dirty;   /* bytes */
+    uint64_t resent, zeroes;                         /* chunks */
+    uint64_t dirty_rate;                             /* bytes a second; 0: not known */
+    uint64_t data, payload, checksummed;             /* bytes: of data, what they took in the stream, with a checksum */
 } HvStats;
 
 /* What migrates the disks. It registers its section with hv_register_savevm_live in init. */

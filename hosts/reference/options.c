@@ -6,6 +6,9 @@
 
 #include "options.h"
 
+#define LOWEST_LEVEL  (-7)                 /* of compression */
+#define HIGHEST_LEVEL 19
+
 static const char help[] =
     "blkmig-hv: a small hypervisor that does nothing but migrate the disks of its guest\n"
     "\n"
@@ -29,6 +32,11 @@ static const char help[] =
     "  -g, --guest-writes MB     how many MB a second the source's guest writes (default 0)\n"
     "  -z, --zero-blocks         send chunks of zeroes as a few bytes (the default, except with --raw)\n"
     "  -Z, --no-zero-blocks      send them like all others\n"
+    "  -S, --stream STREAM       source: classic: the stream that every peer reads (default); extended: one with\n"
+    "                            checksums that sends only the 64 KiB around a guest's write; the destination must be\n"
+    "                            of blkmig 1.1 or later\n"
+    "  -C, --compress LEVEL      source: compress the extended stream by zstd at this level, from -7 to 19: 1 is a\n"
+    "                            good choice (default 0: no compression)\n"
     "  -a, --accept-tail-garbage ignore what a chunk holds past the end of a disk: sources of 2011 to 9.0 leave\n"
     "                            garbage there\n"
     "  -s, --shared-base         both sides have the base images: send only what differs from them\n"
@@ -59,6 +67,8 @@ static const struct option long_options[] = {
     { "guest-writes", required_argument, NULL, 'g' },
     { "zero-blocks", no_argument, NULL, 'z' },
     { "no-zero-blocks", no_argument, NULL, 'Z' },
+    { "stream", required_argument, NULL, 'S' },
+    { "compress", required_argument, NULL, 'C' },
     { "accept-tail-garbage", no_argument, NULL, 'a' },
     { "shared-base", no_argument, NULL, 's' },
     { "style", required_argument, NULL, 'y' },
@@ -113,6 +123,27 @@ static int parse_style(const char *text, bool *stages)
     return 0;
 }
 
+static int parse_stream(const char *text, bool *extended)
+{
+    *extended = strcmp(text, "extended") == 0;
+    if (!*extended && strcmp(text, "classic") != 0) {
+        return hv_fail(-EINVAL, "--stream is classic or extended, not '%s'", text);
+    }
+    return 0;
+}
+
+static int parse_level(const char *text, int *level)
+{
+    char *end;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (errno || end == text || *end || value < LOWEST_LEVEL || value > HIGHEST_LEVEL) {
+        return hv_fail(-EINVAL, "--compress takes a level from %d to %d, not '%s'", LOWEST_LEVEL, HIGHEST_LEVEL, text);
+    }
+    *level = (int)value;
+    return 0;
+}
+
 static int add_disk(const char *text, HvOptions *o)
 {
     if (o->disk_count == HV_MAX_DISKS) {
@@ -144,12 +175,14 @@ static int parse_option(int letter, const char *text, HvOptions *o)
     case 'l': o->listen = text; break;
     case 'c': o->connect = text; break;
     case 'd': ret = add_disk(text, o); break;
-    case 'n': o->devices = text; break;
+    case 'n': o->devices = text; o->source_only = "--devices"; break;
     case 'b': ret = parse_number("bandwidth", text, true, INT64_C(1) << 50, &o->bandwidth); break;
     case 't': ret = parse_limit("max-downtime", text, 86400000, 1, &o->max_downtime_ms); break;
     case 'g': ret = parse_rate(text, &o->guest_mb); break;
     case 'z':
     case 'Z': o->zero_blocks = letter == 'z'; o->zero_blocks_given = true; break;
+    case 'S': ret = parse_stream(text, &o->extended); o->source_only = "--stream"; break;
+    case 'C': ret = parse_level(text, &o->compression); o->source_only = "--compress"; break;
     case 'a': o->accept_tail_garbage = true; break;
     case 's': o->shared_base = true; break;
     case 'y': ret = parse_style(text, &o->stages); break;
@@ -186,8 +219,8 @@ static int check(HvOptions *o)
     if (o->disk_count == 0) {
         return hv_fail(-EINVAL, "give at least one --disk NAME=FILE (see --help)");
     }
-    if (o->devices && o->listen) {
-        return hv_fail(-EINVAL, "--devices is for the source: the destination takes what the source sends");
+    if (o->source_only && o->listen) {
+        return hv_fail(-EINVAL, "%s is for the source: the destination takes what the source sends", o->source_only);
     }
     if (all_read_only(o)) {
         return hv_fail(-EINVAL, "every disk is readonly, and those are not migrated: there is nothing to do");
@@ -209,7 +242,7 @@ int hv_parse_options(int argc, char **argv, HvOptions *o)
     int letter;
     *o = (HvOptions){ .max_downtime_ms = 300, .timeout_ms = 30000, .wait_ms = 600000 };
     opterr = 0;
-    while ((letter = getopt_long(argc, argv, ":l:c:d:n:b:t:g:zZasy:m:w:i:rjqvD:hV", long_options, NULL)) != -1) {
+    while ((letter = getopt_long(argc, argv, ":l:c:d:n:b:t:g:zZS:C:asy:m:w:i:rjqvD:hV", long_options, NULL)) != -1) {
         if (letter == 'h' || letter == 'V') {
             fputs(letter == 'h' ? help : "blkmig-hv " HV_VERSION "\n", stdout);
             return 0;

@@ -13,10 +13,13 @@ typedef struct HvOptions {
     HvDiskSpec disks[HV_MAX_DISKS];
     int disk_count;
     const char *devices;                   /* the names of those that migrate; NULL: all */
+    const char *source_only;               /* the last option that only a source takes; NULL: there is none */
     int64_t bandwidth;                     /* bytes a second; 0: no limit */
     int64_t max_downtime_ms, timeout_ms, wait_ms;
     double guest_mb;
     uint32_t max_buffers;                  /* 0: the module's default */
+    bool extended;                         /* the extended stream, else the classic one */
+    int compression;                       /* a level of the extended stream; 0: none */
     bool zero_blocks, zero_blocks_given, accept_tail_garbage, shared_base, stages, raw, json, quiet, verbose;
 } HvOptions;
 

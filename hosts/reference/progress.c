@@ -88,6 +88,7 @@ static void source_line(Line *line)
     add(line, "%s", state == HV_STALLED ? "stalled" : state == HV_NOT_CONVERGING ? "not converging" : "");
     add_time(line, hv_estimate_seconds(&shown.estimate, hv_max_downtime_ns()));
     add(line, "dirty %.0f MiB", (double)shown.stats.dirty / MIB);
+    add(line, "+%.1f MiB/s", (double)shown.stats.dirty_rate / MIB);
 }
 
 static void destination_line(HvMigration *m, Line *line)
@@ -111,6 +112,7 @@ static void print_json(HvMigration *m)
         hv_json_integer("bytes_transferred", shown.stats.transferred);
         hv_json_integer("bytes_remaining", shown.stats.remaining);
         hv_json_integer("dirty_bytes", shown.stats.dirty);
+        hv_json_integer("dirty_bytes_per_second", shown.stats.dirty_rate);
         hv_json_string("state", states[hv_estimate_state(&shown.estimate)]);
         hv_json_number("seconds_left", hv_estimate_seconds(&shown.estimate, hv_max_downtime_ns()));
     }
@@ -123,8 +125,8 @@ static void advise(HvMigration *m)
     if (m->options->connect && !shown.advised && hv_estimate_state(&shown.estimate) == HV_NOT_CONVERGING) {
         shown.advised = true;
         hv_progress_end();
-        printf("not converging: the guest writes as fast as the data is sent; use a larger --max-downtime or "
-               "--bandwidth, or a guest that writes less\n");
+        printf("not converging: the guest writes as fast as the data is sent; use %sa larger --max-downtime or "
+               "--bandwidth, or a guest that writes less\n", m->options->extended ? "" : "--stream extended, ");
     }
 }
 

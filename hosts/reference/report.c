@@ -53,6 +53,12 @@ static long peak_memory_kib(void)
     return kib;
 }
 
+/* Of compression; below 0: there was no data. */
+static double ratio(const HvStats *stats)
+{
+    return stats->payload > 0 ? (double)stats->data / (double)stats->payload : -1;
+}
+
 static void source_text(HvMigration *m, const HvStats *stats, double seconds)
 {
     if (m->options->raw) {
@@ -64,8 +70,15 @@ static void source_text(HvMigration *m, const HvStats *stats, double seconds)
     printf("  rate              %.1f MiB/s\n", (double)stats->total / MIB / seconds);
     printf("  on the wire       %.1f MiB for disks of %.1f MiB\n", (double)hv_file_bytes(m->out) / MIB,
            (double)stats->total / MIB);
+    if (m->options->compression) {
+        printf("  compression       %.2f : 1 (%.1f MiB of data)\n", ratio(stats), (double)stats->data / MIB);
+    }
+    if (m->options->extended) {
+        printf("  with checksums    %.1f MiB\n", (double)stats->checksummed / MIB);
+    }
     printf("  chunks sent again %llu\n", (unsigned long long)stats->resent);
     printf("  guest wrote       %.1f MiB meanwhile\n", (double)hv_guest_written() / MIB);
+    printf("  dirty rate        %.1f MiB/s at last\n", (double)stats->dirty_rate / MIB);
     printf("  downtime          %.0f ms (asked for at most %lld ms)\n", (double)(m->end_ns - m->stop_ns) / 1e6,
            (long long)m->options->max_downtime_ms);
 }
@@ -95,6 +108,11 @@ static void json(HvMigration *m, const HvStats *stats, double seconds)
         hv_json_integer("bytes_total", stats->total);
         hv_json_integer("chunks_resent", stats->resent);
         hv_json_integer("chunks_zero", stats->zeroes);
+        hv_json_integer("dirty_bytes_per_second", stats->dirty_rate);
+        hv_json_integer("data_bytes", stats->data);
+        hv_json_integer("payload_bytes", stats->payload);
+        hv_json_number("compression_ratio", ratio(stats));
+        hv_json_integer("checksummed_bytes", stats->checksummed);
         hv_json_integer("guest_bytes", hv_guest_written());
         hv_json_number("downtime_ms", (double)(m->end_ns - m->stop_ns) / 1e6);
         hv_json_integer("max_downtime_ms", (uint64_t)m->options->max_downtime_ms);
