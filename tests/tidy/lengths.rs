@@ -9,8 +9,11 @@ const CODE_COLUMNS: usize = 120;
 const PROSE_COLUMNS: usize = 100;
 
 /// Files that may be longer, with the reason.
-const FILES_EXCEPT: &[(&str, &str)] =
-    &[("include/blkmig.h", "generated from src/ffi"), ("Cargo.lock", "cargo writes it")];
+const FILES_EXCEPT: &[(&str, &str)] = &[
+    ("include/blkmig.h", "generated from src/ffi"),
+    ("Cargo.lock", "cargo writes it"),
+    ("hosts/reference/blkmig-hv.1", "a manual page is one file"),
+];
 
 pub(crate) fn files(files: &[File]) -> Vec<String> {
     let long = |file: &&File| !matches!(file.kind, Kind::Other) && file.text.lines().count() > FILE_LINES;
