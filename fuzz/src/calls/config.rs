@@ -40,12 +40,7 @@ impl Source {
         };
         let params = bits.flag().then(|| (true, bits.flag()));
         let peer_features = input.byte();
-        let mut bits = Bits(peer_features >> 6);
-        if bits.flag() {
-            // Miri can't run C.
-            let compression = if bits.flag() && cfg!(not(miri)) { 1 } else { 0 };
-            options = Options { stream: 2, compression, ..options };
-        }
+        (options.stream, options.compression) = stream(Bits(peer_features >> 6));
         let mut bits = Bits(input.byte());
         let limit = bits.take(3);
         let limit = if limit == 0 { None } else { Some(u64::from(limit - 1) * 300) };
@@ -89,6 +84,11 @@ impl Source {
             lied: false,
         }
     }
+}
+
+/// The stream that the source writes, and its compression. Miri can't run C.
+fn stream(mut bits: Bits) -> (u32, i32) {
+    if bits.flag() { (2, i32::from(bits.flag() && cfg!(not(miri)))) } else { (0, 0) }
 }
 
 /// A disk with some data of its own, some of its backing file, and some zeroes; or one of those that don't migrate.
