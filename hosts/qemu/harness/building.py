@@ -62,8 +62,11 @@ def python_with_meson():
     python = folder / "bin/python3"
     if not (folder / "ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        debian.install_missing(["python3-venv"])
-        debian.run("/usr/bin/python3", "-m", "venv", folder)
+        try:
+            debian.run("/usr/bin/python3", "-m", "venv", folder)
+        except debian.DebianError:
+            debian.install_missing(["python3-venv"])
+            debian.run("/usr/bin/python3", "-m", "venv", "--clear", folder)
         debian.run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *MESON)
         (folder / "ready").touch()
     return python
