@@ -40,11 +40,7 @@ impl Source {
         };
         let params = bits.flag().then(|| (true, bits.flag()));
         let peer_features = input.byte();
-        let mut bits = Bits(peer_features >> 6);
-        if bits.flag() {
-            let compression = i32::from(bits.flag());
-            options = Options { stream: 2, compression, ..options };
-        }
+        choose_stream(&mut options, peer_features >> 6);
         let mut bits = Bits(input.byte());
         let limit = bits.take(3);
         let limit = if limit == 0 { None } else { Some(u64::from(limit - 1) * 300) };
@@ -87,6 +83,14 @@ impl Source {
             changed: false,
             lied: false,
         }
+    }
+}
+
+/// The stream, and whether it is compressed.
+fn choose_stream(options: &mut Options, bits: u8) {
+    let mut bits = Bits(bits);
+    if bits.flag() {
+        (options.stream, options.compression) = (2, i32::from(bits.flag()));
     }
 }
 
