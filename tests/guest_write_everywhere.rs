@@ -2,12 +2,13 @@
 //! A write of the guest at every callback: nothing here is random.
 //!
 //! Each case is a small migration on one kind of host. It is run once to count its callbacks up to the last
-//! stage, and then once for each of them, each chunk, and each delay of the dirty bit: the guest writes to that
-//! chunk in that callback, and the chunk's dirty bit is set at once or up to eight callbacks later, as by a
-//! host whose write ends later. In each run the destination must get what the guest has written.
+//! stage, and then once for each of them, each sector, and each delay of the dirty bit: the guest writes to that
+//! sector in that callback, and its dirty bit is set at once or up to eight callbacks later, as by a host whose
+//! write ends later. In each run the destination must get what the guest has written. In the classic stream's
+//! cases a chunk is a sector; in those of the extended stream it is two or four, each of which has a dirty bit.
 //!
-//! One case in 61 is run by default. `BLKMIG_GUEST_WRITES=1` runs all of them, `=N` one in N, and
-//! `BLKMIG_GUEST_WRITE="CASE CALLBACK CHUNK DELAY"` replays one run and prints its callbacks.
+//! One case in 113 is run by default. `BLKMIG_GUEST_WRITES=1` runs all of them, `=N` one in N, and
+//! `BLKMIG_GUEST_WRITE="CASE CALLBACK SECTOR DELAY"` replays one run and prints its callbacks.
 #![allow(clippy::cast_possible_truncation)] // the numbers are those of a few chunks
 
 #[path = "../fuzz/src/host/mod.rs"]
@@ -26,7 +27,7 @@ use host::{CallContext, Disk, Event, Features, Instance, NEVER, Options, OutStre
 /// The dirty bit is set so many callbacks after the write at most.
 const MAX_DELAY: u64 = 8;
 
-/// What is in the chunks of the disks, one letter each: data, zeroes, or what the backing file holds.
+/// What is in the sectors of the disks, one letter each: data, zeroes, or what the backing file holds.
 const DISKS: [&[&str]; 6] = [&["ddd"], &["zdzz"], &["zzz"], &["bdbd"], &["bb"], &["dz", "bd"]];
 
 /// How reads take their data and complete: see `World::choices`.
@@ -47,7 +48,7 @@ struct Case {
     shared_base: bool,
     /// The guest writes zeroes.
     zero: bool,
-    /// Chunks that the stream takes in a step, if there is a limit.
+    /// Sectors that the stream takes in a step, if there is a limit.
     limit: Option<u64>,
 }
 
@@ -66,8 +67,12 @@ impl Case {
         let (shared_base, zero, zero_blocks) = (take(2) == 1, take(2) == 1, take(2) == 1);
         let (owned, next_dirty) = (take(2) == 1, take(2) == 1);
         let (max_buffers, limit) = [(1, None), (2, Some(1)), (4, None)][take(3)];
+        let extended = take(2) == 1;
+        // The extended stream always says of zeroes that they are zero.
+        let (chunk, unit) = if extended { ([2, 4][usize::from(zero_blocks)], 1) } else { (1, 0) };
         let features = Features {
-            chunk: 1,
+            chunk,
+            unit,
             known_zero,
             short_extents,
             owned,
@@ -76,7 +81,7 @@ impl Case {
             tick_ns: 1000,
             ..Features::default()
         };
-        let options = Options { max_buffers, zero_blocks, ..Options::default() };
+        let options = Options { max_buffers, zero_blocks, stream: 1 + u32::from(extended), ..Options::default() };
         (rest == 0).then_some(Case { disks, reads, features, options, shared_base, zero, limit })
     }
 
@@ -94,8 +99,8 @@ impl Case {
         self.disks.iter().enumerate().map(disk).collect()
     }
 
-    /// Disk and sector of all chunks.
-    fn chunks(&self) -> Vec<(usize, u64)> {
+    /// Disk and number of all sectors.
+    fn sectors(&self) -> Vec<(usize, u64)> {
         let of = |(index, chunks): (usize, &&str)| (0..chunks.len() as u64).map(move |sector| (index, sector));
         self.disks.iter().enumerate().flat_map(of).collect()
     }
@@ -108,11 +113,11 @@ impl Case {
         if let Some((at, event)) = write {
             world.plan(at, event);
         }
-        let instance = Instance::new(Geometry::new(1).expect("a small chunk"));
+        let instance = Instance::new(Geometry::new(self.features.chunk as u32).expect("a small chunk"));
         instance.set_options(self.options).expect("nothing runs");
         instance.set_params(true, self.shared_base);
         instance.set_host(SmallHost(Rc::clone(&world))).expect("nothing runs");
-        let mut stream = OutStream::new(&world, 0, self.limit.map(|chunks| chunks * SECTOR as u64));
+        let mut stream = OutStream::new(&world, 0, self.limit.map(|sectors| sectors * SECTOR as u64));
         let callbacks = Case::run(&instance, &world, &mut stream).map_err(|error| error.to_string())?;
         self.check(&stream.bytes, disks, &world.disks.borrow())?;
         stream.next_step(usize::MAX);
@@ -145,24 +150,10 @@ impl Case {
                 image[at..at + SECTOR].copy_from_slice(&disk.data[at..at + SECTOR]);
             }
         }
-        let mut at = 0;
-        while at < stream.len() {
-            let word = u64::from_be_bytes(stream[at..at + 8].try_into().expect("eight bytes"));
-            at += 8;
-            if word & 1 == 0 {
-                continue; // progress, or a section's end
-            }
-            // A name of one letter.
-            let disk = usize::from(stream[at + 1] - b'a');
-            at += 2;
-            let place = (word >> 9) as usize * SECTOR;
-            let place = &mut image[disk][place..place + SECTOR];
-            if word & 8 == 8 {
-                place.fill(0);
-            } else {
-                place.copy_from_slice(&stream[at..at + SECTOR]);
-                at += SECTOR;
-            }
+        if self.options.stream == 2 {
+            read_extended(stream, &mut image);
+        } else {
+            read_classic(stream, &mut image);
         }
         let same = image.iter().zip(source).all(|(image, disk)| *image == disk.data);
         if same { Ok(()) } else { Err("the destination lacks a write".to_owned()) }
@@ -174,11 +165,11 @@ impl Case {
         let callbacks = self.migrate(&disks, None)?;
         let mut runs = 1;
         for at in 1..=callbacks {
-            for (chunk, (disk, sector)) in self.chunks().into_iter().enumerate() {
+            for (place, (disk, sector)) in self.sectors().into_iter().enumerate() {
                 for dirty_after in delays.clone() {
                     let event = Event::Write { disk, sector, count: 1, dirty_after };
                     let migrated = self.migrate(&disks, Some((at, event)));
-                    migrated.map_err(|what| format!("\"{number} {at} {chunk} {dirty_after}\": {what}"))?;
+                    migrated.map_err(|what| format!("\"{number} {at} {place} {dirty_after}\": {what}"))?;
                     runs += 1;
                 }
             }
@@ -187,11 +178,53 @@ impl Case {
     }
 }
 
+/// Writes what a stream says to the images of the disks.
+fn read_classic(stream: &[u8], image: &mut [Vec<u8>]) {
+    let mut at = 0;
+    while at < stream.len() {
+        let word = u64::from_be_bytes(stream[at..at + 8].try_into().expect("eight bytes"));
+        at += 8;
+        if word & 1 == 0 {
+            continue; // progress, or a section's end
+        }
+        // A name of one letter.
+        let disk = usize::from(stream[at + 1] - b'a');
+        at += 2;
+        let place = (word >> 9) as usize * SECTOR;
+        let place = &mut image[disk][place..place + SECTOR];
+        if word & 8 == 8 {
+            place.fill(0);
+        } else {
+            place.copy_from_slice(&stream[at..at + SECTOR]);
+            at += SECTOR;
+        }
+    }
+}
+
+/// The same, with the numbers of the disks as the table says them: their names are "a" and "b".
+fn read_extended(stream: &[u8], image: &mut [Vec<u8>]) {
+    let mut disks = Vec::new();
+    let mut at = 0;
+    while at < stream.len() {
+        let word = |from: usize| u64::from_be_bytes(stream[at + from..at + from + 8].try_into().expect("eight bytes"));
+        let (kind, device, length) = (word(0) >> 9, (word(16) >> 32) as usize, (word(16) & 0xffff_ffff) as usize);
+        let (first, sectors) = (word(24) as usize, word(32) as usize);
+        let payload = &stream[at + 48..at + 48 + length];
+        at += 48 + length;
+        if kind == 0 {
+            disks = payload[16..].chunks(14).map(|entry| usize::from(entry[13] - b'a')).collect();
+        } else if kind == 1 || kind == 3 {
+            let place = &mut image[disks[device]][first * SECTOR..(first + sectors) * SECTOR];
+            if kind == 1 { place.copy_from_slice(payload) } else { place.fill(0) }
+        }
+    }
+}
+
 fn replay(run: &str) {
     let numbers: Vec<u64> = run.split(' ').map(|number| number.parse().expect("four numbers")).collect();
-    let &[case, at, chunk, dirty_after] = &numbers[..] else { panic!("CASE CALLBACK CHUNK DELAY") };
+    let &[case, at, sector, dirty_after] = &numbers[..] else { panic!("CASE CALLBACK SECTOR DELAY") };
     let case = Case::new(case).expect("there is such a case");
-    let (disk, sector) = case.chunks()[chunk as usize];
+    let (disk, sector) = case.sectors()[sector as usize];
     case.migrate(&case.disks(), Some((at, Event::Write { disk, sector, count: 1, dirty_after }))).unwrap();
 }
 
@@ -200,7 +233,7 @@ fn a_write_at_any_callback_reaches_the_destination() {
     if let Ok(run) = std::env::var("BLKMIG_GUEST_WRITE") {
         return replay(&run);
     }
-    let one_in = std::env::var("BLKMIG_GUEST_WRITES").map_or(61, |text| text.parse().expect("a number"));
+    let one_in = std::env::var("BLKMIG_GUEST_WRITES").map_or(113, |text| text.parse().expect("a number"));
     let (next, runs, cases) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let wrong = Mutex::new(Vec::new());
     let began = Instant::now();
@@ -231,7 +264,8 @@ fn a_write_at_any_callback_reaches_the_destination() {
 /// What the test above is worth: a write that is never made dirty must be missed.
 #[test]
 fn a_write_that_is_not_made_dirty_is_missed() {
-    for number in 0..10 {
+    // The second half of the cases are those of the extended stream.
+    for number in (0..10).chain(8640..8650) {
         let case = Case::new(number).expect("there is such a case");
         let missed = case.write_everywhere(number, NEVER..=NEVER);
         assert!(missed.is_err_and(|what| what.contains("lacks a write")), "case {number}");
