@@ -9,6 +9,17 @@ struct host host;
 
 /* ---- disks ---- */
 
+/* Sectors that a dirty bit stands for. */
+static int64_t unit(void)
+{
+    return host.granularity ? host.granularity / SECTOR : CHUNK_SECTORS;
+}
+
+static size_t units(const BlockDriverState *bs)
+{
+    return (size_t)((bs->sectors + unit() - 1) / unit());
+}
+
 BlockDriverState *host_thin_disk(const char *name, int64_t sectors)
 {
     BlockDriverState *bs = calloc(1, sizeof(*bs)), **end = &host.disks;
@@ -17,7 +28,7 @@ BlockDriverState *host_thin_disk(const char *name, int64_t sectors)
     bs->name = name;
     bs->sectors = sectors;
     bs->length = sectors * SECTOR;
-    bs->dirty = calloc(1, chunks);
+    bs->dirty = calloc(1, units(bs) + 1);
     bs->reading = calloc(1, chunks);
     while (*end) {
         end = &(*end)->next;
@@ -50,8 +61,8 @@ void host_guest_write(BlockDriverState *bs, int64_t sector, int nb_sectors, int 
     if (bs->data) {
         memset(bs->data + sector * SECTOR, byte, (size_t)nb_sectors * SECTOR);
     }
-    for (int64_t c = sector / CHUNK_SECTORS; c <= (sector + nb_sectors - 1) / CHUNK_SECTORS; c++) {
-        bs->dirty[c] = bs->tracking != 0;
+    for (int64_t i = sector / unit(); i <= (sector + nb_sectors - 1) / unit(); i++) {
+        bs->dirty[i] = bs->tracking != 0;
     }
 }
 
@@ -185,20 +196,20 @@ static int set_tracking(BlockDriverState *bs, int enable)
 
     if (ret == 0) {
         bs->tracking = enable != 0;
-        memset(bs->dirty, 0, (size_t)((bs->sectors + CHUNK_SECTORS - 1) / CHUNK_SECTORS));
+        memset(bs->dirty, 0, units(bs));
     }
     return ret;
 }
 
 static int get_dirty(BlockDriverState *bs, int64_t sector)
 {
-    return sector >= 0 && sector < bs->sectors && bs->dirty[sector / CHUNK_SECTORS];
+    return sector >= 0 && sector < bs->sectors && bs->dirty[sector / unit()];
 }
 
 static void reset_dirty(BlockDriverState *bs, int64_t sector, int nb_sectors)
 {
-    for (int64_t c = sector / CHUNK_SECTORS; c <= (sector + nb_sectors - 1) / CHUNK_SECTORS; c++) {
-        bs->dirty[c] = 0;
+    for (int64_t i = sector / unit(); i <= (sector + nb_sectors - 1) / unit(); i++) {
+        bs->dirty[i] = 0;
     }
 }
 
@@ -206,10 +217,16 @@ static int64_t get_dirty_count(BlockDriverState *bs)
 {
     int64_t n = 0;
 
-    for (int64_t c = 0; c * CHUNK_SECTORS < bs->sectors; c++) {
-        n += bs->dirty[c];
+    for (size_t i = 0; i < units(bs); i++) {
+        n += bs->dirty[i];
     }
     return n;
+}
+
+static int64_t granularity(BlockDriverState *bs)
+{
+    (void)bs;
+    return host.granularity;
 }
 
 /* ---- the rest of the host ---- */
@@ -336,6 +353,7 @@ BlkMigHost *host_tables(void)
     bdrv_ops.write_zeroes = host.zeroes ? host_write_zeroes : NULL;
     bdrv_ops.is_zero = host.zeroes ? is_zero : NULL;
     bdrv_ops.cluster_size = host.zeroes ? cluster_size : NULL;
+    dirty_ops.granularity = host.granularity ? granularity : NULL;
     bdrv_ops.flush = host.disk_flush ? flush : NULL;
     host_file_ops.put_buffer_nocopy = host.nocopy ? host_put_buffer_nocopy : NULL;
     if (!host.step) {

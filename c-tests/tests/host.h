@@ -31,7 +31,7 @@ struct BlockDriverState {
     int unlisted;               /* iterate and find skip it */
     int64_t unflushed;          /* sectors written by the module since the last flush */
     int64_t writes;             /* sectors written by the module */
-    uint8_t *dirty;             /* a byte for each chunk */
+    uint8_t *dirty;             /* a byte for each chunk, or unit of host.granularity */
     uint8_t *reading;           /* reads in flight, a byte for each chunk */
     BlockDriverState *next;
 };
@@ -76,6 +76,8 @@ struct host {
     int zeroes;                 /* before: the disks have write_zeroes, is_zero and cluster_size */
     int no_wait;                /* before: there is no aio_wait */
     int disk_flush;             /* before: the disks have flush */
+    int granularity;            /* before the first disk: bytes that a dirty bit stands for; 0: a chunk, and there is
+                                 * no such function */
     int hold;                   /* host_step completes nothing */
     int lifo;                   /* the last request completes first */
     int late_data;              /* a read takes its data when it completes, not when it starts */

@@ -43,7 +43,7 @@ static void refused(const char *field, size_t offset, uint32_t value, uint32_t m
 static void absurd_ones(void)
 {
     const uint32_t most = 1 << 20;
-    const BlkMigOptions largest = { sizeof(largest), most, most, most, 1, 1 };
+    const BlkMigOptions largest = { sizeof(largest), most, most, most, 1, 1, 2, 19 };
 
     ok(blk_mig_set_options(&largest));
     migrate_with(&(BlkMigOptions){ .struct_size = sizeof(largest), .max_buffers = 5, .max_reads = 4 }, 4, 5);
@@ -56,6 +56,8 @@ static void absurd_ones(void)
     refuse(zero_blocks, 7, 1);
     refuse(zero_blocks, 2, 1);
     refuse(accept_tail_garbage, 0xffffffff, 1);
+    refuse(stream, 3, 2);
+    refuse(stream, 0xffffffff, 2);
     migrate_with(NULL, 4, 5);
 }
 
