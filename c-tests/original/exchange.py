@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Each of the two modules reads the other's stream, and its own.
+"""Each of the two modules reads the other's stream, and its own. The extended stream is refused by the original with
+its own message.
 
 usage: exchange.py stream OURS ORIGINAL       through a file, between hypervisors in memory
        exchange.py hypervisor OURS ORIGINAL   through a socket, between reference hypervisors with images on disk"""
@@ -27,6 +28,16 @@ def by_file(source, destination, folder):
         if done.returncode:
             return f"{verb}: status {done.returncode}: {done.stderr.strip()}"
     return None
+
+
+def extended(ours, original):
+    """Nothing, or what went wrong."""
+    with tempfile.TemporaryDirectory() as folder:
+        for program, verb in (ours, "save-extended"), (ours, "load"), (original, "refuse"):
+            done = run(program, verb, f"{folder}/stream")
+            if done.returncode:
+                return f"{verb}: status {done.returncode}: {done.stderr.strip()}"
+        return None if "Unknown flags" in done.stderr else f"refuse: it says {done.stderr!r}"
 
 
 def digest(path):
@@ -74,6 +85,10 @@ def main():
                 wrong = exchange(names[source], names[destination], pathlib.Path(folder))
             print(f"{source} -> {destination}: {wrong or 'the same'}")
             failures += wrong is not None
+    if how == "stream":
+        wrong = extended(ours, original)
+        print(f"extended -> original: {wrong or 'refused'}")
+        failures += wrong is not None
     sys.exit(failures > 0)
 
 

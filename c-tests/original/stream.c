@@ -2,6 +2,8 @@
 /*
  * stream save FILE: migrates two disks, one with an odd tail, while the guest writes, into a file.
  * stream load FILE: loads such a file and compares the disks with what the guest had written.
+ * stream save-extended FILE: as save, but writes the extended stream.
+ * stream refuse FILE: tries to load such a file, which must fail before anything is written.
  */
 #include "host.h"
 #include "test.h"
@@ -70,6 +72,30 @@ static void load(const char *path)
     host_file_free(f);
 }
 
+static void save_extended(const char *path)
+{
+    const BlkMigOptions options = { .struct_size = sizeof(options), .stream = 2 };
+
+    ok(blk_mig_set_options(&options));
+    save(path);
+}
+
+static void refuse(const char *path)
+{
+    QEMUFile *f = host_file();
+    FILE *in = fopen(path, "rb");
+
+    f->buf = malloc(f->room = 64 * MIB);
+    check(in != NULL);
+    f->size = fread(f->buf, 1, f->room, in);
+    fclose(in);
+    check(f->size > MIB);
+    err(host_load(f), EINVAL);
+    same(f->pos, 8);
+    same(disks[0]->writes + disks[1]->writes, 0);
+    host_file_free(f);
+}
+
 int main(int argc, char **argv)
 {
     check(argc == 3);
@@ -78,6 +104,10 @@ int main(int argc, char **argv)
     host_start();
     if (!strcmp(argv[1], "save")) {
         save(argv[2]);
+    } else if (!strcmp(argv[1], "save-extended")) {
+        save_extended(argv[2]);
+    } else if (!strcmp(argv[1], "refuse")) {
+        refuse(argv[2]);
     } else {
         load(argv[2]);
     }
