@@ -12,7 +12,8 @@ static void refuse(int64_t value, int flags)
     host_put_record(f, value, flags);
     host_put_end(f);
     ret = host_load(f);
-    if (ret != -EINVAL) {
+    /* An extended record has 48 bytes at least, of which most are not there. */
+    if (ret != (flags == 0x10 ? -EIO : -EINVAL)) {
         fail("flags 0x%x with value %lld: load says %d", flags, (long long)value, ret);
     }
     host_file_free(f);
