@@ -19,7 +19,7 @@
 #include <sys/uio.h>
 
 #define HV_SECTOR_SIZE   512
-#define HV_CHUNK_SECTORS 2048              /* 1 MiB: the unit of the stream, and of dirty tracking unless set otherwise */
+#define HV_CHUNK_SECTORS 2048              /* 1 MiB: the unit of the stream */
 #define HV_CLUSTER_SIZE  65536             /* the unit of copy-on-write, and what cluster_size reports */
 
 typedef struct BlockDriverState BlockDriverState;

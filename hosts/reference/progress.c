@@ -88,7 +88,6 @@ static void source_line(Line *line)
     add(line, "%s", state == HV_STALLED ? "stalled" : state == HV_NOT_CONVERGING ? "not converging" : "");
     add_time(line, hv_estimate_seconds(&shown.estimate, hv_max_downtime_ns()));
     add(line, "dirty %.0f MiB", (double)shown.stats.dirty / MIB);
-    add(line, "+%.1f MiB/s", (double)shown.stats.dirty_rate / MIB);
 }
 
 static void destination_line(HvMigration *m, Line *line)
