@@ -87,11 +87,7 @@ static void source_line(Line *line)
     add(line, "%.0f MiB/s", shown.estimate.rate / MIB);
     add(line, "%s", state == HV_STALLED ? "stalled" : state == HV_NOT_CONVERGING ? "not converging" : "");
     add_time(line, hv_estimate_seconds(&shown.estimate, hv_max_downtime_ns()));
-    if (shown.stats.dirty_rate >= MIB) {
-        add(line, "dirty %.0f MiB +%.0f/s", (double)shown.stats.dirty / MIB, (double)shown.stats.dirty_rate / MIB);
-    } else {
-        add(line, "dirty %.0f MiB", (double)shown.stats.dirty / MIB);
-    }
+    add(line, "dirty %.0f MiB", (double)shown.stats.dirty / MIB);
 }
 
 static void destination_line(HvMigration *m, Line *line)
