@@ -14,6 +14,7 @@ import unittest
 from cli_case import HYPERVISOR, LIMIT, MIB, Case
 
 END, PROGRESS, BLOCK, ZERO = 0x02, 0x04, 0x01, 0x09
+EXTENDED = 0x10
 
 
 def word(value, flags):
@@ -32,6 +33,11 @@ def zero(device, sector):
     return word(sector, ZERO) + name(device)
 
 
+def extended(kind, number, payload=b"", sector=0, sectors=0, device=0):
+    """A record of the extended stream. Its checksum is not compared."""
+    return word(kind, EXTENDED) + struct.pack(">QIIQQQ", number, device, len(payload), sector, sectors, 0xabc) + payload
+
+
 def qemu_start(number, text, version):
     return b"\x01" + struct.pack(">I", number) + name(text) + struct.pack(">II", 0, version)
 
@@ -40,6 +46,12 @@ def footer(number):
     return b"\x7e" + struct.pack(">I", number)
 
 
+TABLE = struct.pack(">IIII", 1, 1, 0, 2) + struct.pack(">QI", 5120, 512) + name(b"hd0") \
+    + struct.pack(">QI", 512, 512) + name(b"b")
+EXTENDED_START = extended(0, 0, TABLE) + extended(4, 1)
+EXTENDED_REST = (extended(1, 2, b"\x5a" * 1024, sector=3, sectors=2) + extended(3, 3, sectors=1, device=1)
+                 + extended(2, 4, b"zstd", sectors=3) + extended(4, 5, sector=50)
+                 + extended(5, 6, bytes(7) + b"\2" + bytes(15) + b"\1" + bytes(8)) + extended(4, 7, sector=100))
 ZERO_SECTION = zero(b"hd0", 2048) + word(7, PROGRESS) + word(0, END)
 LAST_SECTION = word(100, PROGRESS) + word(0, END)
 RAW = block(b"hd0", 0) + ZERO_SECTION + LAST_SECTION
@@ -104,6 +116,23 @@ class Formats(Dump):
        1048624  end
                 total     bytes 1048632  sections 2  blocks 1  zero_blocks 1  percent 100  complete yes
                 device    name hd0  blocks 1  zero_blocks 1  end_sector 4096
+""")
+
+    def test_extended_sections(self):
+        self.assert_golden(EXTENDED_START + EXTENDED_REST, """\
+             0  start     number 0  checksum 0x0000000000000abc  version 1  required 1  optional 0  devices 2
+            64  entry     device 0  name hd0  bytes 5120  unit 512
+            80  entry     device 1  name b  bytes 512  unit 512
+            94  end       number 1  checksum 0x0000000000000abc  percent 0
+           142  data      number 2  checksum 0x0000000000000abc  device hd0  sector 3  sectors 2  bytes 1024
+          1214  zeroes    number 3  checksum 0x0000000000000abc  device b  sector 0  sectors 1  bytes 0
+          1262  zstd      number 4  checksum 0x0000000000000abc  device hd0  sector 0  sectors 3  bytes 4
+          1314  end       number 5  checksum 0x0000000000000abc  percent 50
+          1362  totals    number 6  checksum 0x0000000000000abc
+          1410  records   device 0  records 2
+          1426  records   device 1  records 1
+          1442  end       number 7  checksum 0x0000000000000abc  percent 100
+                total     bytes 1490  sections 3  blocks 2  zero_blocks 1  percent 100  complete yes
 """)
 
     def test_stream_of_blkmig_hv(self):
@@ -228,9 +257,24 @@ class Errors(Dump):
 
     def test_flags(self):
         for flags in range(512):
-            if flags not in (END, PROGRESS, BLOCK, ZERO):
+            if flags not in (END, PROGRESS, BLOCK, ZERO, EXTENDED):
                 self.assert_error(ZERO_SECTION + word(0, flags), len(ZERO_SECTION), "a record's header",
                                   f"flags 0x{flags:03x} in 0x{flags:016x}")
+
+    def test_extended_records(self):
+        at = len(EXTENDED_START)
+        wrong = [(extended(6, 2), "kind 0 to 5", "kind 6"), (extended(3, 3, sectors=1), "the next number", "record 3"),
+                 (extended(3, 2, b"x", sectors=1), "not so long", "1 bytes"),
+                 (extended(4, 2, sector=101), "100", "101"),
+                 (extended(1, 2, bytes(MIB + 1)), "not so long", "1048577"),
+                 (extended(1, 2, device=2, sectors=1), "a device of the table", "device 2")]
+        for record, expected, found in wrong:
+            self.assert_error(EXTENDED_START + record, at, expected, found)
+        self.assert_error(EXTENDED_START[:-48] + word(0, END), at - 48, "of the extended stream", "0x0000000000000002")
+        self.assert_error(extended(3, 1, sectors=1), 0, "the next number")
+        for end in range(1, 200):
+            done = self.dump((EXTENDED_START + EXTENDED_REST)[:end])
+            self.assertEqual(done.returncode, int(end != len(EXTENDED_START)), end)
 
     def test_values(self):
         self.assert_error(word(1, END), 0, "0x002 alone")

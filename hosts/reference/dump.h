@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #define HV_DUMP_DEVICES 256                /* that are counted each for itself */
+#define HV_DUMP_EXTENDED 0x010             /* the flags that extended records begin with */
 #define HV_DUMP_ESCAPED (4 * 255 + 1)      /* bytes that a name can take with each of them escaped */
 
 typedef struct HvDumpName {
@@ -42,6 +43,9 @@ typedef struct HvDump {
     int percent;                           /* of the last progress record; -1: none */
     int device_count;
     HvDumpDevice devices[HV_DUMP_DEVICES];
+    /* of the extended stream: the next record's number, and its devices, the first of them with their names */
+    uint64_t extended_number, extended_devices;
+    HvDumpName extended_names[HV_DUMP_DEVICES];
 } HvDump;
 
 /* Returns the exit status of the program: 0 if all of the stream could be decoded. */
@@ -70,6 +74,8 @@ void hv_dump_end(HvDump *d);
 
 /* ---- What a stream is made of ---- */
 
+/* dump_extended.c: a section of the extended stream, of which this word was taken already */
+bool hv_dump_extended_section(HvDump *d, uint64_t word);
 bool hv_dump_section(HvDump *d);           /* dump_section.c: the module's records, up to the end of the section */
 bool hv_dump_frames(HvDump *d);            /* dump_frames.c: a stream of blkmig-hv */
 bool hv_dump_qemu_file(HvDump *d);         /* dump_qemu.c: a stream of QEMU, from its start */

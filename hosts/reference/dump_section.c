@@ -71,11 +71,15 @@ static bool progress(HvDump *d, uint64_t offset, uint64_t percent)
 
 bool hv_dump_section(HvDump *d)
 {
-    for (;;) {
+    for (bool first = true;; first = false) {
         uint64_t word, offset = d->offset;
         bool good;
         if (!hv_dump_number(d, 8, &word, "a record's header")) {
             return false;
+        }
+        /* The first record says which stream the section belongs to. */
+        if (first && (word & FLAGS) == HV_DUMP_EXTENDED) {
+            return hv_dump_extended_section(d, word);
         }
         switch (word & FLAGS) {
         case BLOCK:
