@@ -13,7 +13,8 @@ static int use_header(void)
 
     options.struct_size = sizeof(BlkMigOptions);
     options.max_buffers = options.max_reads = options.max_writes = 0;
-    options.zero_blocks = options.accept_tail_garbage = 0;
+    options.zero_blocks = options.accept_tail_garbage = options.stream = 0;
+    options.compression = 0;
     return blk_mig_set_options(&options) == 0 && !completion && !visitor && set_params && save_live && load
         && blk_mig_version() >> 16 >= 1 && BLK_MIG_ABI_VERSION == 1 && BLK_MIG_HOST_THREADED == 1u;
 }
