@@ -17,7 +17,8 @@ except ImportError:
 ffi = FFI()
 with open(sys.argv[1] if len(sys.argv) > 1 else "/usr/include/blkmig.h", encoding="utf-8") as header:
     text = re.sub(r"#ifdef __cplusplus.*?#endif", "", header.read(), flags=re.S)
-ffi.cdef(re.sub(r"^#(?!define \w+ \d).*", "", text, flags=re.M))
+# cffi knows neither the preprocessor nor attributes.
+ffi.cdef(re.sub(r"^#(?!define \w+ \d).*| BLK_MIG_FORMAT\(.*?\)", "", text, flags=re.M))
 lib = ffi.dlopen(sys.argv[2] if len(sys.argv) > 2 else ctypes.util.find_library("blkmig"))
 
 CHUNK_SECTORS, SECTOR = 2048, 512
