@@ -22,13 +22,38 @@ class BusyRun:
     writes: int
 
 
+# One monitor takes some 1400 writes a second.
+MONITORS = 4
+
+
 class Writer:
-    """Writes so many times a second, by a monitor of its own, until it is stopped."""
+    """Writes so many times a second, by monitors of its own, until it is stopped."""
 
     def __init__(self, pair, size, rate):
-        self.qmp = QMP(str(pair.folder / "source.writes"), pair.source.alive)
+        self.writers = [OneWriter(pair, number, size, rate / MONITORS) for number in range(MONITORS)]
+
+    @property
+    def count(self):
+        """How many writes there were."""
+        return sum(writer.count for writer in self.writers)
+
+    def stop(self):
+        """Returns the count."""
+        for writer in self.writers:
+            writer.ends.set()
+        for writer in self.writers:
+            writer.thread.join(30)
+            writer.qmp.close()
+        return self.count
+
+
+class OneWriter:
+    """The share of one monitor."""
+
+    def __init__(self, pair, number, size, rate):
+        self.qmp = QMP(str(pair.folder / f"source.writes{number}"), pair.source.alive)
         self.size, self.rate, self.count = size, rate, 0
-        self.random = random.Random(7)
+        self.random = random.Random(number)
         self.ends = threading.Event()
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
@@ -48,23 +73,18 @@ class Writer:
                 return
             self.count += 1
 
-    def stop(self):
-        """How many writes there were."""
-        self.ends.set()
-        self.thread.join(30)
-        self.qmp.close()
-        return self.count
 
-
-def monitor(folder):
-    return ["-chardev", f"socket,id=writes,path={folder}/source.writes,server=on,wait=off",
-            "-mon", "chardev=writes,mode=control"]
+def monitors(folder):
+    """The arguments for the writers' monitors."""
+    return [arg for number in range(MONITORS)
+            for arg in ("-chardev", f"socket,id=writes{number},path={folder}/source.writes{number},server=on,wait=off",
+                        "-mon", f"chardev=writes{number},mode=control")]
 
 
 def stream(name, compression=0):
     """`migrate -b` with this library: classic or extended."""
     def run(folder, source, target, size, link, rate):
-        with Pair("ours", folder, source, target, source_args=monitor(folder)) as pair:
+        with Pair("ours", folder, source, target, source_args=monitors(folder)) as pair:
             Reserve(folder).release()
             pair.source.qom_set("stream", name)
             pair.source.qom_set("compression", compression)
@@ -95,7 +115,7 @@ def end(source, writer):
 
 def mirror(folder, source, target, size, link, rate):
     """drive-mirror over NBD, then the rest."""
-    with Pair("unmodified", folder, source, target, source_args=monitor(folder)) as pair:
+    with Pair("unmodified", folder, source, target, source_args=monitors(folder)) as pair:
         Reserve(folder).release()
         one, two = pair.source, pair.target
         nbd = f"{folder}/nbd.sock"
