@@ -2,7 +2,7 @@
 //! How fast data reaches the stream, and so how long the rest would take: from bytes over wall time, in 64 bits.
 #![forbid(unsafe_code)]
 
-const SECOND: u64 = 1_000_000_000;
+use super::rate::{Rate, SECOND};
 
 /// What remains counts as shrinking for this long at least after it has shrunk.
 const MIN_WAIT_NS: u64 = 100_000_000;
@@ -25,10 +25,8 @@ pub(super) enum Wait {
 /// slow link, nor a host that looks in ten times a second like a slow disk.
 #[derive(Debug, Default)]
 pub(super) struct BandwidthEstimate {
-    /// Bytes that reached the stream, halved together with their time as that grows.
-    bytes: u64,
-    /// The time that they took, in nanoseconds.
-    ns: u64,
+    /// What reached the stream.
+    rate: Rate,
     /// From when on the time has not been accounted for.
     since: i64,
     /// What was waited for in it.
@@ -71,15 +69,7 @@ impl BandwidthEstimate {
     }
 
     fn account(&mut self, until: i64, bytes: u64) {
-        // A clock that goes backwards counts as one that stands still.
-        let ns = u64::try_from(until.saturating_sub(self.since)).unwrap_or(0);
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.ns = self.ns.saturating_add(ns);
-        // Halving keeps the quotient and lets what comes next weigh as much as the last second.
-        while self.ns > SECOND {
-            self.ns /= 2;
-            self.bytes /= 2;
-        }
+        self.rate.add(bytes, self.since, until);
     }
 
     /// Whether nothing has been heard of the reads in flight for as long as a step waits for one.
@@ -89,10 +79,7 @@ impl BandwidthEstimate {
 
     /// Bytes a second; 0 while unknown.
     pub(super) fn bandwidth(&self) -> u64 {
-        if self.ns == 0 {
-            return 0;
-        }
-        u64::try_from(u128::from(self.bytes) * u128::from(SECOND) / u128::from(self.ns)).unwrap_or(u64::MAX)
+        self.rate.per_second(1)
     }
 
     /// Nanoseconds that sending `bytes` would take; `None` while unknown.

@@ -3,16 +3,18 @@
 //! dirtier.
 #![forbid(unsafe_code)]
 
-const SECOND: u64 = 1_000_000_000;
+use super::rate::Rate;
+
+/// In less than this, one write looks like a storm.
+const LEAST_NS: u64 = 1_000_000;
 
 /// For how long the guest must be faster than the stream before the user is told.
 const PATIENCE_NS: i64 = 10_000_000_000;
 
-/// Bytes and the time that they took, the recent past weighing most.
+/// How fast that is.
 #[derive(Debug, Default)]
 pub(super) struct DirtyRate {
-    bytes: u64,
-    ns: u64,
+    rate: Rate,
     /// When the last step ended, what was dirty then, and what the engine has made clean since.
     since: Option<i64>,
     before: u64,
@@ -31,24 +33,14 @@ impl DirtyRate {
     /// A step ends, with so many bytes dirty.
     pub(super) fn note(&mut self, now: i64, dirty: u64) {
         if let Some(since) = self.since {
-            let written = dirty.saturating_add(self.cleared).saturating_sub(self.before);
-            self.bytes = self.bytes.saturating_add(written);
-            self.ns = self.ns.saturating_add(u64::try_from(now.saturating_sub(since)).unwrap_or(0));
-        }
-        while self.ns > SECOND {
-            self.ns /= 2;
-            self.bytes /= 2;
+            self.rate.add(dirty.saturating_add(self.cleared).saturating_sub(self.before), since, now);
         }
         (self.since, self.before, self.cleared) = (Some(now), dirty, 0);
     }
 
     /// Bytes a second; 0 while unknown.
     pub(super) fn rate(&self) -> u64 {
-        // In less than a millisecond, one write looks like a storm.
-        if self.ns < 1_000_000 {
-            return 0;
-        }
-        u64::try_from(u128::from(self.bytes) * u128::from(SECOND) / u128::from(self.ns)).unwrap_or(u64::MAX)
+        self.rate.per_second(LEAST_NS)
     }
 
     /// Tells the user, once, if the guest has been faster than the stream for long.

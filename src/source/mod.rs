@@ -16,6 +16,7 @@ mod dirty_rate;
 mod disk;
 mod extended;
 mod out;
+mod rate;
 pub mod search;
 mod sending;
 mod writer;
