@@ -76,17 +76,19 @@ impl<H: Host> Section<'_, H> {
             return self.write_data(range, data);
         }
         let mut payload = std::mem::take(&mut running.payload);
-        payload.clear();
-        payload.try_reserve(length)?;
-        payload.resize(length, 0);
-        self.get(&mut payload, "a record's payload")?;
-        let sum = check(header, &payload)?;
+        if payload.len() < length {
+            payload.try_reserve(length - payload.len())?;
+            payload.resize(length, 0);
+        }
+        let bytes = &mut payload[..length];
+        self.get(bytes, "a record's payload")?;
+        let sum = check(header, bytes)?;
         running.check(record)?;
         match record.kind {
-            Kind::Start => self.start(running, Start::decode(&payload)?)?,
-            Kind::Zstd => self.load_compressed(running, record, sum, &payload)?,
+            Kind::Start => self.start(running, Start::decode(bytes)?)?,
+            Kind::Zstd => self.load_compressed(running, record, sum, bytes)?,
             Kind::Zeroes => self.load_zeroes(running, record, sum)?,
-            Kind::Totals => running.check_totals(&payload)?,
+            Kind::Totals => running.check_totals(bytes)?,
             Kind::End | Kind::Data => {}
         }
         running.number += 1;
@@ -101,11 +103,8 @@ impl<H: Host> Section<'_, H> {
         }
         running.devices.try_reserve(start.devices.len())?;
         for entry in start.devices {
-            let target = self.target(&entry.name)?;
+            let target = self.known_target(&entry)?;
             let length = self.targets[target].total * SECTOR_BYTES;
-            if length < entry.bytes {
-                return Err(Error::Shorter { device: entry.name, length, source_length: entry.bytes });
-            }
             if length > entry.bytes {
                 log::warn!(
                     "device {} is {length} bytes long, the source's {}: what is past that stays as it is",
@@ -129,7 +128,7 @@ impl<H: Host> Section<'_, H> {
         Ok(TargetRange { target: self.known_target(entry)?, sectors })
     }
 
-    /// A device of the table, which may have become shorter since.
+    /// A device of the table: long enough, though it may have become shorter since.
     fn known_target(&mut self, entry: &Entry) -> Result<usize, Error> {
         let target = self.target(&entry.name)?;
         let length = self.targets[target].total * SECTOR_BYTES;

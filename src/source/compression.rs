@@ -67,10 +67,11 @@ impl Compressor {
             return None;
         }
         let room = data.len() - data.len() / SAVED - 1;
-        self.output.clear();
-        self.output.try_reserve(room).ok()?;
-        self.output.resize(room, 0);
-        let length = self.context.as_mut()?.compress(&mut self.output[..], data, self.level);
+        if self.output.len() < room {
+            self.output.try_reserve(room - self.output.len()).ok()?;
+            self.output.resize(room, 0);
+        }
+        let length = self.context.as_mut()?.compress(&mut self.output[..room], data, self.level);
         if let Ok(length) = length {
             self.misses = 0;
             return Some(&self.output[..length]);
