@@ -83,6 +83,19 @@ static char *last_error(void)
     return text;
 }
 
+/* Whether the library takes the options as they are now; else says why not. */
+static bool options_are_good(Error **errp)
+{
+    g_autofree char *text = NULL;
+
+    if (blkmig_apply_options() == 0) {
+        return true;
+    }
+    text = last_error();
+    error_setg(errp, "%s", text);
+    return false;
+}
+
 static bool check_settable(Error **errp)
 {
     /* With -plugin: there is no migration before there is a machine. */
@@ -132,7 +145,6 @@ static void get_number(Object *obj, Visitor *v, const char *name, void *opaque,
 static void set_number(Object *obj, Visitor *v, const char *name, void *opaque,
                        Error **errp)
 {
-    g_autofree char *text = NULL;
     uint32_t *where = opaque;
     uint32_t before = *where;
     uint32_t value;
@@ -141,10 +153,8 @@ static void set_number(Object *obj, Visitor *v, const char *name, void *opaque,
         return;
     }
     *where = value;
-    if (blkmig_apply_options() < 0) {
+    if (!options_are_good(errp)) {
         *where = before;
-        text = last_error();
-        error_setg(errp, "%s", text);
     }
 }
 
@@ -155,7 +165,6 @@ static char *get_stream(Object *obj, Error **errp)
 
 static void set_stream(Object *obj, const char *value, Error **errp)
 {
-    g_autofree char *text = NULL;
     bool before = extended;
 
     if (!check_settable(errp)) {
@@ -167,10 +176,8 @@ static void set_stream(Object *obj, const char *value, Error **errp)
         return;
     }
     extended = !strcmp(value, "extended");
-    if (blkmig_apply_options() < 0) {
+    if (!options_are_good(errp)) {
         extended = before;
-        text = last_error();
-        error_setg(errp, "%s", text);
     }
 }
 
@@ -183,7 +190,6 @@ static void get_compression(Object *obj, Visitor *v, const char *name,
 static void set_compression(Object *obj, Visitor *v, const char *name,
                             void *opaque, Error **errp)
 {
-    g_autofree char *text = NULL;
     int32_t before = compression;
     int32_t value;
 
@@ -191,10 +197,8 @@ static void set_compression(Object *obj, Visitor *v, const char *name,
         return;
     }
     compression = value;
-    if (blkmig_apply_options() < 0) {
+    if (!options_are_good(errp)) {
         compression = before;
-        text = last_error();
-        error_setg(errp, "%s", text);
     }
 }
 

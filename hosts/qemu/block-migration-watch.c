@@ -130,16 +130,20 @@ static void block_nodes(BlkMigWatch *watch, BlockDriverState *bs)
     }
 }
 
+static void give_back_node(BlockDriverState *bs)
+{
+    AioContext *ctx = bdrv_get_aio_context(bs);
+
+    aio_context_acquire(ctx);
+    bdrv_unref(bs);
+    aio_context_release(ctx);
+}
+
 static void unblock_nodes(BlkMigWatch *watch)
 {
     for (GSList *item = watch->nodes; item; item = item->next) {
-        BlockDriverState *bs = item->data;
-        AioContext *ctx = bdrv_get_aio_context(bs);
-
-        bdrv_op_unblock_all(bs, blocker);
-        aio_context_acquire(ctx);
-        bdrv_unref(bs);
-        aio_context_release(ctx);
+        bdrv_op_unblock_all(item->data, blocker);
+        give_back_node(item->data);
     }
     g_slist_free(watch->nodes);
 }
@@ -185,12 +189,7 @@ void blkmig_forget_visited(void)
     }
     DEVICE_LOCK_GUARD(NULL);
     for (GSList *item = visited; item; item = item->next) {
-        BlockDriverState *bs = item->data;
-        AioContext *ctx = bdrv_get_aio_context(bs);
-
-        aio_context_acquire(ctx);
-        bdrv_unref(bs);
-        aio_context_release(ctx);
+        give_back_node(item->data);
     }
     g_slist_free(visited);
     visited = NULL;
