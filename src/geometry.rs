@@ -40,6 +40,12 @@ impl Sectors {
         Sector(self.start.0 + u64::from(self.count))
     }
 
+    /// The numbers of the sectors.
+    #[must_use]
+    pub fn range(self) -> Range<u64> {
+        self.start.0..self.end().0
+    }
+
     /// The size in bytes.
     #[must_use]
     pub fn bytes(self) -> usize {

@@ -24,14 +24,14 @@ impl<H: Host> Section<'_, H> {
         let mut header = [0; HEADER_BYTES];
         header[..8].copy_from_slice(&word);
         self.get(&mut header[8..], "a record's header")?;
+        let mut record = Header::decode(&header)?;
         // The first record may come again in another section only: it starts another migration then.
-        if Header::decode(&header)?.kind == Kind::Start {
+        if record.kind == Kind::Start {
             stream.running = Some(Running::default());
         }
         let mut running = stream.running.take().ok_or(Error::NotStarted)?;
         loop {
             self.host.check_memory()?;
-            let record = Header::decode(&header)?;
             self.read_record(&mut running, &header, &record)?;
             if record.kind == Kind::End {
                 let percent = u8::try_from(record.sector).ok().filter(|&percent| percent <= 100);
@@ -43,6 +43,7 @@ impl<H: Host> Section<'_, H> {
                 return Ok(Some(percent));
             }
             self.get(&mut header, "a record's header")?;
+            record = Header::decode(&header)?;
         }
     }
 

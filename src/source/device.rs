@@ -234,7 +234,7 @@ impl<D: Device> SourceDevice<D> {
                 let end = self.bulk.skip_zeroes();
                 return Ok((passed, Some(ToDo::Zeroes(sectors.start.0..end.0.min(self.disk.total)))));
             }
-            let dirty = self.disk.dirty_bytes_in(sectors.start.0..sectors.end().0)?;
+            let dirty = self.disk.dirty_bytes_in(sectors.range())?;
             if !self.comes_again(sectors, dirty) {
                 let known_zero = self.bulk.is_known_zero(chunk);
                 return Ok((passed, Some(ToDo::Copy(CopyToRead { sectors, known_zero, dirty }))));
@@ -256,7 +256,7 @@ impl<D: Device> SourceDevice<D> {
 
     /// Whether a copy need not be sent, since all of it is dirty again. Ask it after [`end_copy`](Self::end_copy).
     pub(super) fn is_in_vain(&self, sectors: Sectors) -> Result<bool, Error> {
-        Ok(self.comes_again(sectors, self.disk.dirty_bytes_in(sectors.start.0..sectors.end().0)?))
+        Ok(self.comes_again(sectors, self.disk.dirty_bytes_in(sectors.range())?))
     }
 
     /// Begins a search for dirty chunks: of all of them, or as far as one step goes.
@@ -284,7 +284,7 @@ impl<D: Device> SourceDevice<D> {
                 let dirty = sectors.bytes() as u64;
                 return Ok(Some(ToDo::Copy(CopyToRead { sectors, known_zero: false, dirty })));
             }
-            self.rest = sectors.start.0..sectors.end().0;
+            self.rest = sectors.range();
         }
     }
 

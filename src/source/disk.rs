@@ -102,7 +102,7 @@ impl<D: Device> DirtyMap for Disk<D> {
     fn is_dirty(&self, chunk: Chunk) -> bool {
         let sectors = self.geometry.sectors(chunk, self.total);
         // What the host says wrong here counts as dirty: whoever looks closer meets the error again.
-        self.first_dirty(sectors.start.0..sectors.end().0).map_or(true, |found| found.is_some())
+        self.first_dirty(sectors.range()).map_or(true, |found| found.is_some())
     }
 
     fn is_on_its_way(&self, chunk: Chunk) -> bool {

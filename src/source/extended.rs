@@ -107,7 +107,7 @@ impl ExtendedRecords {
         now: impl Fn() -> i64,
     ) {
         self.put_pending_zeroes(out, call);
-        let range = sectors.start.0..sectors.end().0;
+        let range = sectors.range();
         let bytes = sectors.bytes();
         let mut compressor = self.compressor.take();
         let compressed = compressor.as_mut().and_then(|compressor| compressor.compress(&data[..bytes], now));

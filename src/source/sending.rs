@@ -47,7 +47,7 @@ impl<H: Host> Outgoing<H> {
 
     /// Puts a copy into the stream, as a zero record if that is asked for and will do.
     fn send_copy(&mut self, call: &mut CallContext, index: usize, sectors: Sectors, data: Option<Buffer>) {
-        let range = sectors.start.0..sectors.end().0;
+        let range = sectors.range();
         let Some(data) = data.filter(|data| !self.settings.sends_zeroes() || !is_zero(&data[..sectors.bytes()])) else {
             return self.send_zeroes(call, index, &range);
         };
