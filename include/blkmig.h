@@ -468,7 +468,8 @@ typedef struct BlkMigStats {
    */
   uint64_t bytes_remaining;
   /**
-   * Chunks put into the stream, zero records included.
+   * Chunks put into the stream, zero records included. With the extended stream, a run of less than a chunk
+   * counts as one.
    */
   uint64_t chunks_sent;
   /**

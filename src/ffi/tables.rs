@@ -342,7 +342,8 @@ pub struct BlkMigStats {
     pub bytes_transferred: u64,
     /// Bytes that have not been sent even once.
     pub bytes_remaining: u64,
-    /// Chunks put into the stream, zero records included.
+    /// Chunks put into the stream, zero records included. With the extended stream, a run of less than a chunk
+    /// counts as one.
     pub chunks_sent: u64,
     /// Of these, chunks that were sent again, since the guest had written to them.
     pub chunks_resent: u64,

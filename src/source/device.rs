@@ -10,7 +10,7 @@ use bitvec::vec::BitVec;
 
 use super::bulk::{BulkWalk, LONG_QUESTION_SECTORS, QUESTION_SECTORS, Walked};
 use super::disk::{Disk, run};
-use super::search::DirtySearch;
+use super::search::{DirtyMap, DirtySearch, NextDirty};
 use crate::device_name::DeviceName;
 use crate::error::{Errno, Error};
 use crate::geometry::{Chunk, SECTOR_BYTES, Sector, Sectors};
@@ -23,6 +23,9 @@ const MAX_CHUNKS: u64 = 1 << 32;
 
 /// Dirty chunks, or runs of unallocated ones, that the bulk phase passes over in one go, so that a step ends soon.
 const MAX_PASSED_OVER: u64 = 1024;
+
+/// Dirty chunks that are counted one by one, so that a step ends soon.
+const MAX_COUNTED: u64 = 1024;
 
 /// What is to be sent next.
 pub(super) enum ToDo {
@@ -309,8 +312,7 @@ impl<D: Device> SourceDevice<D> {
         self.disk.device.dirty_units().map_err(|errno| self.failed("count the dirty chunks of", errno))
     }
 
-    /// Bytes to send for what is dirty. With the classic stream that is whole chunks: where the host tracks finer,
-    /// as many as there may be.
+    /// Bytes to send for what is dirty: whole chunks with the classic stream, dirty units with the extended one.
     pub(super) fn dirty_bytes(&self) -> Result<u64, Error> {
         let unit = if self.fine { self.disk.unit } else { self.disk.geometry.sectors_per_chunk() };
         let units = self.disk.total.div_ceil(unit.into());
@@ -319,8 +321,24 @@ impl<D: Device> SourceDevice<D> {
         // Before they are counted: a tail that the guest dirties in between is then counted as too long, not as
         // too short.
         let dirty_tail = padding > 0 && self.disk.first_dirty(tail)?.is_some();
-        let counted = self.dirty_units()?.min(units) * u64::from(unit);
+        let dirty = if unit == self.disk.unit { self.dirty_units()? } else { self.dirty_chunks()? };
+        let counted = dirty.min(units) * u64::from(unit);
         Ok(counted.saturating_sub(if dirty_tail { padding } else { 0 }) * SECTOR_BYTES)
+    }
+
+    /// Chunks of which something is dirty, where the host counts smaller units. They are counted one by one if they
+    /// are few; if not, there are as many as there can be.
+    fn dirty_chunks(&self) -> Result<u64, Error> {
+        let most = self.dirty_units()?;
+        let (mut found, mut from) = (0, Chunk(0));
+        while found < most.min(MAX_COUNTED) && from.0 < self.disk.chunks {
+            match self.disk.next_dirty(from)? {
+                NextDirty::Chunk(chunk) => (found, from) = (found + 1, Chunk(chunk.0 + 1)),
+                NextDirty::End => return Ok(found),
+                NextDirty::Unsupported => return Ok(most),
+            }
+        }
+        Ok(if from.0 < self.disk.chunks { most } else { found })
     }
 
     /// Every byte that the destination still lacks, `dirty` of them in dirty chunks. Chunks that are dirty and

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A guest that writes 4 KiB at random places while its disk moves over a limited link."""
 import dataclasses
+import pathlib
 import random
 import threading
 import time
 
+from . import qtest_guest
 from .bench_contestants import BANDWIDTH, DISK, MIB, Pair, Reserve, jobs, wait
-from .qmp import QMP, QMPError
+from .qtest_guest import QTestDisk
 from .vm import VMError
 
 PIECE = 4096
@@ -22,69 +24,45 @@ class BusyRun:
     writes: int
 
 
-# One monitor takes some 1400 writes a second.
-MONITORS = 4
-
-
 class Writer:
-    """Writes so many times a second, by monitors of its own, until it is stopped."""
+    """A guest's driver that writes so many times a second, until it is stopped."""
 
     def __init__(self, pair, size, rate):
-        self.writers = [OneWriter(pair, number, size, rate / MONITORS) for number in range(MONITORS)]
-
-    @property
-    def count(self):
-        """How many writes there were."""
-        return sum(writer.count for writer in self.writers)
-
-    def stop(self):
-        """Returns the count."""
-        for writer in self.writers:
-            writer.ends.set()
-        for writer in self.writers:
-            writer.thread.join(30)
-            writer.qmp.close()
-        return self.count
-
-
-class OneWriter:
-    """The share of one monitor."""
-
-    def __init__(self, pair, number, size, rate):
-        self.qmp = QMP(str(pair.folder / f"source.writes{number}"), pair.source.alive)
-        self.size, self.rate, self.count = size, rate, 0
-        self.random = random.Random(number)
+        self.disk = QTestDisk(qtest_path(pair.folder))
+        self.places, self.rate = size // PIECE, rate
         self.ends = threading.Event()
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
 
     def run(self):
+        places = random.Random(1)
         start = time.monotonic()
         while not self.ends.is_set():
-            due = int((time.monotonic() - start) * self.rate)
-            if self.count >= due:
-                self.ends.wait(0.5 / self.rate)
-                continue
-            offset = self.random.randrange(self.size // PIECE) * PIECE
-            line = f'qemu-io {DISK} "aio_write -q -P {self.count % 255 + 1} {offset} {PIECE}"'
-            try:
-                self.qmp.command("human-monitor-command", command_line=line)
-            except QMPError:
-                return
-            self.count += 1
+            due = int((time.monotonic() - start) * self.rate) - self.disk.submitted
+            count = min(due, self.disk.free())
+            if count > 0:
+                self.disk.write([places.randrange(self.places) * PIECE for _ in range(count)])
+            self.ends.wait(0.001 if due > 0 else 0.5 / self.rate)
+
+    def stop(self):
+        self.ends.set()
+        self.thread.join(30)
+        self.disk.close()
+
+    @property
+    def count(self):
+        """How many writes there were."""
+        return self.disk.submitted
 
 
-def monitors(folder):
-    """The arguments for the writers' monitors."""
-    return [arg for number in range(MONITORS)
-            for arg in ("-chardev", f"socket,id=writes{number},path={folder}/source.writes{number},server=on,wait=off",
-                        "-mon", f"chardev=writes{number},mode=control")]
+def qtest_path(folder):
+    return pathlib.Path(folder) / "source.qtest"
 
 
 def stream(name, compression=0):
     """`migrate -b` with this library: classic or extended."""
     def run(folder, source, target, size, link, rate):
-        with Pair("ours", folder, source, target, source_args=monitors(folder)) as pair:
+        with Pair("ours", folder, source, target, source_args=qtest_guest.arguments(qtest_path(folder))) as pair:
             Reserve(folder).release()
             pair.source.qom_set("stream", name)
             pair.source.qom_set("compression", compression)
@@ -115,7 +93,7 @@ def end(source, writer):
 
 def mirror(folder, source, target, size, link, rate):
     """drive-mirror over NBD, then the rest."""
-    with Pair("unmodified", folder, source, target, source_args=monitors(folder)) as pair:
+    with Pair("unmodified", folder, source, target, source_args=qtest_guest.arguments(qtest_path(folder))) as pair:
         Reserve(folder).release()
         one, two = pair.source, pair.target
         nbd = f"{folder}/nbd.sock"
@@ -128,7 +106,8 @@ def mirror(folder, source, target, size, link, rate):
         try:
             wait(one, "the mirror's readiness", lambda: jobs(one)[0]["ready"], timeout=PATIENCE)
         except VMError:
-            return BusyRun(None, jobs(one)[0]["offset"], writer.stop())
+            writer.stop()
+            return BusyRun(None, jobs(one)[0]["offset"], writer.count)
         one.cmd("migrate-set-parameters", max_bandwidth=BANDWIDTH)
         one.set_capabilities("pause-before-switchover")
         one.cmd("migrate", uri=pair.uri)
@@ -148,7 +127,7 @@ CONTESTANTS = {"classic": stream("classic"), "extended": stream("extended"), "dr
 
 
 def run_busy(rates, rounds, images, folder, only=(), size=1024 * MIB, link=125_000_000):
-    """Yields (rate, contestant, run)."""
+    """Yields (rate, contestant, run). What has arrived is checked byte for byte."""
     source = images.filled(folder / "source.raw", "raw", size)
     for rate in rates:
         for _ in range(rounds):
@@ -157,6 +136,9 @@ def run_busy(rates, rounds, images, folder, only=(), size=1024 * MIB, link=125_0
                     continue
                 target = images.empty(folder / "target.raw", "raw", size)
                 Reserve(folder).hold(size + (1 << 30))
-                yield rate, name, run(folder, (source, "raw"), (target, "raw"), size, link, rate)
+                result = run(folder, (source, "raw"), (target, "raw"), size, link, rate)
+                if result.seconds is not None:
+                    images.same(source, "raw", target, "raw")
+                yield rate, name, result
                 target.unlink()
     source.unlink()
