@@ -3,7 +3,7 @@
 //! business of [`BulkWalk`] and [`DirtySearch`].
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bitvec::vec::BitVec;
@@ -161,7 +161,7 @@ impl<D: Device> SourceDevice<D> {
                 total,
                 chunks,
                 unit: geometry.sectors_per_chunk(),
-                on_their_way: HashMap::new(),
+                on_their_way: BTreeMap::new(),
             },
             fine: settings.extended,
             bytes_on_their_way: 0,
@@ -349,15 +349,14 @@ impl<D: Device> SourceDevice<D> {
 
     /// A copy is on its way from now on. Clears its dirty bits, before anything of it is read: what the guest
     /// writes after this makes it dirty again. Returns how many dirty bytes those were.
-    pub(super) fn begin_copy(&mut self, copy: &CopyToRead) -> Result<u64, Error> {
-        self.disk.on_their_way.try_reserve(1)?;
+    pub(super) fn begin_copy(&mut self, copy: &CopyToRead) -> u64 {
         *self.disk.on_their_way.entry(self.disk.geometry.chunk_of(copy.sectors.start)).or_default() += 1;
         self.bytes_on_their_way += copy.sectors.bytes() as u64;
         if copy.known_zero {
-            return Ok(0);
+            return 0;
         }
         self.disk.device.reset_dirty(copy.sectors);
-        Ok(copy.dirty)
+        copy.dirty
     }
 
     /// The copy was put into the stream, or was [dropped](Self::drop_copy).
@@ -394,15 +393,15 @@ impl<D: Device> SourceDevice<D> {
         let end =
             if sectors.end == self.disk.total { self.disk.chunks } else { geometry.chunk_of(Sector(sectors.end)).0 };
         // Less than a chunk counts for nothing: it is sent again because it was written to.
-        if first >= end {
-            return 0;
+        let mut new = 0;
+        for chunk in first..end {
+            let at = index(Chunk(chunk));
+            if !self.sent.replace(at, true) {
+                new += geometry.bytes(chunk..chunk + 1, self.disk.total);
+            }
+            self.owed.set(at, false);
         }
-        let whole = index(Chunk(first))..index(Chunk(end));
-        let new = self.sent[whole.clone()].iter_zeros().map(|chunk| first + chunk as u64);
-        let bytes = new.map(|chunk| geometry.bytes(chunk..chunk + 1, self.disk.total)).sum();
-        self.sent[whole.clone()].fill(true);
-        self.owed[whole].fill(false);
-        bytes
+        new
     }
 
     /// Bytes in chunks that were passed over and have not been sent since.

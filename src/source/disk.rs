@@ -2,7 +2,7 @@
 //! What a device is, apart from the state of its migration, and what its dirty tracking says.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::search::{DirtyMap, NextDirty};
@@ -27,7 +27,7 @@ pub(super) struct Disk<D: Device> {
     pub(super) unit: u32,
     /// Chunks of which copies are being read or wait to be sent, and how many. The copies of a chunk have no
     /// sector in common, so that no older copy overtakes.
-    pub(super) on_their_way: HashMap<Chunk, u32>,
+    pub(super) on_their_way: BTreeMap<Chunk, u32>,
 }
 
 /// A range of the sectors of one chunk.
@@ -61,8 +61,13 @@ impl<D: Device> Disk<D> {
 
     /// The units of dirty tracking in this range, which begins with one.
     pub(super) fn units(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-        let (unit, end) = (u64::from(self.unit), range.end);
-        range.step_by(self.unit as usize).map(move |start| start..(start + unit).min(end))
+        let unit = u64::from(self.unit);
+        let mut start = range.start;
+        std::iter::from_fn(move || {
+            let found = start..(start + unit).min(range.end);
+            start = found.end;
+            (!found.is_empty()).then_some(found)
+        })
     }
 
     /// The first dirty unit in the range, which begins with a unit.

@@ -422,7 +422,7 @@ impl<H: Host> Outgoing<H> {
                 return Ok(Some(buffer));
             }
         };
-        self.dirty_rate.cleared(device.begin_copy(&copy)?);
+        self.dirty_rate.cleared(device.begin_copy(&copy));
         let sectors = copy.sectors;
         if device.is_known_zero(&copy) {
             self.to_send.push_back(ToSend::Copy(index, sectors, None));

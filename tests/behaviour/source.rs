@@ -99,7 +99,6 @@ fn pending_always_counts_every_byte_the_destination_lacks() {
     fixture.check_migrated();
 }
 
-/// B-04: there is one read in flight per chunk, and data of a chunk are sent in the order in which they were read.
 #[test]
 fn chunks_are_pending_whole_and_once_though_the_host_tracks_finer() {
     // More dirty chunks than are counted one by one are as many as there can be.
@@ -118,6 +117,7 @@ fn chunks_are_pending_whole_and_once_though_the_host_tracks_finer() {
     }
 }
 
+/// B-04: there is one read in flight per chunk, and data of a chunk are sent in the order in which they were read.
 #[test]
 fn a_chunk_is_not_read_again_before_its_first_read_is_sent() {
     let mut fixture = Fixture::one(1, 2, PLAIN);

@@ -118,7 +118,8 @@ def root_file_system(images, path):
     if not kept.exists():
         tree = pathlib.Path(tempfile.mkdtemp(prefix="root-", dir=CACHE))
         try:
-            subprocess.run(["debootstrap", "--variant=minbase", "bookworm", tree], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(["debootstrap", "--variant=minbase", "bookworm", tree], check=True,
+                           stdout=subprocess.DEVNULL)
             part = kept.with_suffix(".part")
             part.unlink(missing_ok=True)
             subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", "-d", tree, part, "512M"], check=True)
