@@ -38,11 +38,6 @@ pub(super) struct BandwidthEstimate {
 }
 
 impl BandwidthEstimate {
-    /// Whether the last step ended because the stream took no more.
-    pub(super) fn is_stream_full(&self) -> bool {
-        self.waiting == Some(Wait::Stream)
-    }
-
     /// A step begins; `reads_done` is when the last read completed, if none is in flight now.
     pub(super) fn begin(&mut self, now: i64, reads_done: Option<i64>) {
         if reads_done.is_some() {

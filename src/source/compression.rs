@@ -1,30 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Compression of the extended stream's data, as far as it makes the migration faster: on a fast link it does not.
 //!
-//! The two ways, compressed and as it is, are measured one after the other in windows of the host's time, whole and
-//! with all that a window holds: reading, compressing, waiting for the stream. The faster one is taken, and the other
-//! is tried again now and then.
+//! The two ways, compressed and as it is, are measured one after the other over some MiB of data, with all that a record
+//! takes: reading, compressing, waiting for the stream. The faster one is taken, and the other is tried again now and
+//! then. What can't be compressed says nothing about either way, so it is left out, and it is tried more and more seldom.
 #![forbid(unsafe_code)]
 
 use zstd_safe::CCtx;
 
-/// A window has at least this much data, far more than sockets buffer,
+/// A way is measured over at least this much data, far more than sockets buffer,
 const MIN_BYTES: u64 = 8 << 20;
 
-/// and takes at least this long,
+/// and for at least this long,
 const MIN_NS: u64 = 20_000_000;
 
-/// but it ends after so long even if there is little data.
+/// but no longer than this if there is little data.
 const MAX_NS: u64 = 1_000_000_000;
 
-/// The other way is tried again after this many windows at first, then twice as many, and so on up to the most.
-const FIRST_PAUSE: u32 = 32;
-const MOST_PAUSE: u32 = 256;
+/// The other way is tried again as soon as that makes the migration longer by this part at most, 1/32,
+const TRIALS: u64 = 32;
+
+/// and after so many measurements at least, and at most.
+const LEAST_PAUSE: u64 = 8;
+const MOST_PAUSE: u64 = 256;
 
 /// Data counts as compressible if this part of it at least is saved: 1/16.
 const SAVED: usize = 16;
 
-/// So many times in a row data that can't be compressed doubles the data that is not tried, up to 2 to the power of it.
+/// So many times data that can't be compressed doubles the data that is not tried, up to 2 to the power of it.
 const MOST_MISSES: u32 = 6;
 
 /// Compresses what is worth it.
@@ -35,7 +38,7 @@ pub(super) struct Compressor {
     /// What the last data was compressed to.
     output: Vec<u8>,
     choice: Choice,
-    /// How often in a row data could not be compressed.
+    /// How often data could not be compressed, of late.
     misses: u32,
     /// How many records are not tried for that.
     skip: u32,
@@ -50,20 +53,27 @@ impl Compressor {
         Compressor { level, context, output: Vec::new(), choice: Choice::default(), misses: 0, skip: 0 }
     }
 
-    /// A step begins; `stream_full` is whether the last one ended because the stream took no more.
-    pub(super) fn begin_step(&mut self, now: i64, stream_full: bool) {
-        self.choice.stream_full = stream_full;
-        self.choice.end_window(now);
+    /// A step has ended; `limited` is whether the host lets the stream take so much a step.
+    pub(super) fn end_step(&mut self, now: i64, limited: bool) {
+        self.choice.end_step(now, limited);
     }
 
     /// The data compressed, if it is to be sent so.
-    pub(super) fn compress(&mut self, data: &[u8], now: impl Fn() -> i64) -> Option<&[u8]> {
-        if !self.choice.stream_full {
-            self.choice.end_window(now());
+    pub(super) fn compress(&mut self, data: &[u8], now: i64) -> Option<&[u8]> {
+        self.choice.begin_record(now);
+        if !self.choice.compresses {
+            self.choice.count(data.len(), false);
+            return None;
         }
-        self.choice.bytes += data.len() as u64;
-        if !self.choice.compresses || self.skip > 0 {
-            self.skip = self.skip.saturating_sub(1);
+        let length = self.try_compress(data);
+        self.choice.count(data.len(), length.is_some());
+        length.map(|length| &self.output[..length])
+    }
+
+    /// Compresses the data to `output`, unless that is no use.
+    fn try_compress(&mut self, data: &[u8]) -> Option<usize> {
+        if self.skip > 0 {
+            self.skip -= 1;
             return None;
         }
         let room = data.len() - data.len() / SAVED - 1;
@@ -71,81 +81,130 @@ impl Compressor {
             self.output.try_reserve(room - self.output.len()).ok()?;
             self.output.resize(room, 0);
         }
-        let length = self.context.as_mut()?.compress(&mut self.output[..room], data, self.level);
-        if let Ok(length) = length {
-            self.misses = 0;
-            return Some(&self.output[..length]);
+        let length = self.context.as_mut()?.compress(&mut self.output[..room], data, self.level).ok();
+        if length.is_some() {
+            // Not forgotten all at once: some data that can be compressed may be among much that can't.
+            self.misses /= 2;
+        } else {
+            self.misses = (self.misses + 1).min(MOST_MISSES);
+            self.skip = (1 << self.misses) - 2;
         }
-        self.misses = (self.misses + 1).min(MOST_MISSES);
-        self.skip = (1 << self.misses) - 2;
-        None
+        length
     }
 }
 
 /// Which way is the faster one.
 #[derive(Debug)]
 struct Choice {
-    /// Whether data is compressed in this window.
+    /// Whether data is compressed now.
     compresses: bool,
-    /// When the window began, and the data that it has had.
-    since: Option<i64>,
+    /// Whether the host lets the stream take so much a step, so that only whole steps can be measured.
+    limited: bool,
+    /// When the last record began, and how much data it has, if it is to be measured.
+    last: Option<(i64, u64)>,
+    /// Whether the last record was compressed.
+    compressed: bool,
+    /// What was measured of this way so far.
     bytes: u64,
-    /// Whether the host lets the stream take so much a step, so that a window must have whole steps.
-    stream_full: bool,
-    /// What a MiB has cost in nanoseconds, compressed and as it is.
+    ns: u64,
+    /// What a MiB of this way cost in nanoseconds when it was last measured, if that was just before.
+    before: Option<u64>,
+    /// What a MiB costs, compressed and as it is.
     costs: [Option<u64>; 2],
-    /// Whether this window is a trial of the other way.
+    /// Whether the slower way is being tried.
     trial: bool,
-    /// Windows until the next trial, and how many those are.
-    until_trial: u32,
-    pause: u32,
+    /// Measurements until that is tried again.
+    until_trial: u64,
 }
 
 impl Default for Choice {
     fn default() -> Choice {
         Choice {
             compresses: true,
-            since: None,
+            limited: false,
+            last: None,
+            compressed: false,
             bytes: 0,
-            stream_full: false,
+            ns: 0,
+            before: None,
             costs: [None; 2],
             trial: false,
             until_trial: 0,
-            pause: FIRST_PAUSE,
         }
     }
 }
 
 impl Choice {
-    /// Ends the window if it says enough, and begins another.
-    fn end_window(&mut self, now: i64) {
-        let since = *self.since.get_or_insert(now);
-        let ns = u64::try_from(now.saturating_sub(since)).unwrap_or(0);
-        let enough = self.bytes >= MIN_BYTES && ns >= MIN_NS;
-        if !enough && (self.bytes == 0 || ns < MAX_NS) {
+    /// A record begins, so that the one before has ended.
+    fn begin_record(&mut self, now: i64) {
+        if let Some((since, bytes)) = self.last.replace((now, 0)) {
+            if bytes > 0 {
+                self.bytes += bytes;
+                self.ns += u64::try_from(now.saturating_sub(since)).unwrap_or(0);
+            }
+        }
+        if !self.limited {
+            self.decide();
+        }
+    }
+
+    /// The record that has begun is so long, and is sent compressed or as it is.
+    fn count(&mut self, bytes: usize, compressed: bool) {
+        // In the first record after another kind, the stream may still be busy with that.
+        let alike = compressed == self.compressed && compressed == self.compresses;
+        self.compressed = compressed;
+        if let Some((_, measured)) = self.last.as_mut().filter(|_| alike) {
+            *measured = bytes as u64;
+        }
+    }
+
+    fn end_step(&mut self, now: i64, limited: bool) {
+        if limited {
+            // The pause before the next step is part of what the stream takes.
+            self.decide();
+        } else if self.last.is_some() {
+            // What comes until the next step says nothing.
+            self.begin_record(now);
+            self.last = None;
+        }
+        self.limited = limited;
+    }
+
+    /// Chooses, if enough was measured.
+    fn decide(&mut self) {
+        if (self.bytes < MIN_BYTES || self.ns < MIN_NS) && self.ns < MAX_NS {
             return;
         }
-        self.costs[usize::from(!self.compresses)] = Some(ns.saturating_mul(1 << 20) / self.bytes);
-        (self.since, self.bytes) = (Some(now), 0);
+        let cost = self.ns.saturating_mul(1 << 20) / self.bytes;
+        // One measurement alone may have met something else: the better one of two counts.
+        let before = self.before.replace(cost).unwrap_or(cost);
+        self.costs[usize::from(!self.compresses)] = Some(cost.min(before));
+        (self.bytes, self.ns) = (0, 0);
         let [Some(compressed), Some(plain)] = self.costs else {
             // The other way is not known yet.
-            self.compresses = !self.compresses;
-            return;
+            self.trial = true;
+            return self.take(!self.compresses);
         };
         // Compression must be worth it: it also takes the CPU's time.
         let best = compressed < plain - plain / 32;
-        if self.trial {
+        if self.trial || best != self.compresses {
+            let (better, worse) = (compressed.min(plain), compressed.max(plain));
+            self.until_trial = ((worse - better).saturating_mul(TRIALS) / better.max(1)).clamp(LEAST_PAUSE, MOST_PAUSE);
             self.trial = false;
-            let changes = best == self.compresses;
-            self.pause = if changes { FIRST_PAUSE } else { (self.pause * 2).min(MOST_PAUSE) };
-            self.until_trial = self.pause;
-            self.compresses = best;
+            self.take(best);
         } else if self.until_trial > 0 {
             self.until_trial -= 1;
-            self.compresses = best;
         } else {
             self.trial = true;
-            self.compresses = !best;
+            self.take(!best);
         }
+    }
+
+    /// Takes this way from now on.
+    fn take(&mut self, compresses: bool) {
+        if compresses != self.compresses {
+            self.before = None;
+        }
+        self.compresses = compresses;
     }
 }

@@ -63,9 +63,10 @@ impl ExtendedRecords {
         Ok(())
     }
 
-    pub(super) fn begin_step(&mut self, now: i64, stream_full: bool) {
+    /// A step has ended; `limited` is whether the host lets the stream take so much a step.
+    pub(super) fn end_step(&mut self, now: i64, limited: bool) {
         if let Some(compressor) = &mut self.compressor {
-            compressor.begin_step(now, stream_full);
+            compressor.end_step(now, limited);
         }
     }
 
@@ -110,7 +111,7 @@ impl ExtendedRecords {
         let range = sectors.range();
         let bytes = sectors.bytes();
         let mut compressor = self.compressor.take();
-        let compressed = compressor.as_mut().and_then(|compressor| compressor.compress(&data[..bytes], now));
+        let compressed = compressor.as_mut().and_then(|compressor| compressor.compress(&data[..bytes], now()));
         let sum = if let Some(compressed) = compressed {
             let sum = self.put(out, call, Kind::Zstd, device, &range, compressed);
             out.put_compressed(call, compressed, bytes);

@@ -162,11 +162,11 @@ impl<H: Host> Outgoing<H> {
         let began = self.host.now_ns();
         self.check_step()?;
         self.collect()?;
-        self.writer.begin_step(began, self.bandwidth.is_stream_full());
+        self.writer.begin_step();
         self.bandwidth.begin(began, (self.in_flight.count() == 0).then_some(self.last_read));
         self.begin_search(false)?;
         let (sent, waiting) = self.send_step(call, began)?;
-        self.writer.end_step(call);
+        self.writer.end_step(call, self.host.now_ns());
         call.check_stream()?;
         let remaining = self.remaining()?;
         self.dirty_rate.note(self.host.now_ns(), self.status.dirty_bytes.load(Relaxed));

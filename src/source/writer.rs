@@ -59,12 +59,9 @@ impl Writer {
         Ok(())
     }
 
-    /// A step begins; `stream_full` is whether the last one ended because the stream took no more.
-    pub(super) fn begin_step(&mut self, now: i64, stream_full: bool) {
+    /// A step begins.
+    pub(super) fn begin_step(&mut self) {
         self.out.begin_step();
-        if let Some(extended) = &mut self.extended {
-            extended.begin_step(now, stream_full);
-        }
     }
 
     /// Bytes put into the stream since the step began, data as long as it was before it was compressed.
@@ -117,13 +114,14 @@ impl Writer {
     }
 
     /// Ends a step's section, and says how far the bulk phase is, where that is news.
-    pub(super) fn end_step(&mut self, call: &mut CallContext) {
+    pub(super) fn end_step(&mut self, call: &mut CallContext, now: i64) {
         let (total, transferred) = self.out.status.bytes();
         let percent = u128::from(transferred) * 100 / u128::from(total.max(1));
         let percent = if total == 0 { 100 } else { u8::try_from(percent).unwrap_or(100) };
         let news = self.progress.replace(percent) != Some(percent);
         if let Some(extended) = &mut self.extended {
             extended.end_section(&mut self.out, call, percent);
+            extended.end_step(now, call.stream.is_rate_limited());
         } else {
             if news {
                 self.put(call, &Record::Progress(percent));

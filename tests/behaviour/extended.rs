@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The extended stream: what it carries, what the destination refuses of it, and what the source says of the guest.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -238,6 +239,49 @@ fn data_that_shrinks_comes_out_as_it_was() {
         assert_eq!(status.data_bytes.load(Relaxed), 43 * 512);
         fixture.check_migrated();
     }
+}
+
+/// MiB that reach the stream, of a disk of which this part can be compressed, and the rest can't. Before each put, time
+/// goes on by what `time` says of the bytes that were put until then.
+fn compressed_mib(mib: u64, shrinks: Range<u64>, mut time: impl FnMut(u64) -> u64 + 'static) -> u64 {
+    let options = Options { compression: 1, ..EXTENDED };
+    let mut fixture = Fixture::new(128, &[("hd0", DiskKind::Normal, mib << 11)], QUICK, options);
+    let rng = Rng::new(1);
+    for sector in (0..mib << 11).filter(|sector| !shrinks.contains(&(sector >> 11))) {
+        let noise: Vec<u8> = (0..512).map(|_| rng.next() as u8).collect();
+        fixture.source.disks.borrow_mut()[0].put(sector, &noise);
+    }
+    let from = Rc::clone(&fixture.from);
+    let time = RefCell::new(move |machine: &Machine| {
+        machine.sim.advance(time(from.status().wire_bytes.load(Relaxed)));
+    });
+    let script = move |machine: &Machine, call| {
+        if call == Call::Put {
+            time.borrow_mut()(machine);
+        }
+    };
+    *fixture.source.script.borrow_mut() = Some(Rc::new(script));
+    fixture.setup().unwrap();
+    fixture.run_dry();
+    *fixture.source.script.borrow_mut() = None;
+    fixture.complete().unwrap();
+    fixture.check_migrated();
+    fixture.from.status().payload_bytes.load(Relaxed) >> 20
+}
+
+#[test]
+fn compression_goes_on_after_data_that_does_not_shrink() {
+    let mut before = 0;
+    // 10 MB a second.
+    let mib = compressed_mib(60, 20..60, move |bytes| 100 * (bytes - std::mem::replace(&mut before, bytes)));
+    // The 20 that can't be compressed, and perhaps 8 to measure the other way.
+    assert!((20..32).contains(&mib), "{mib} MiB");
+}
+
+#[test]
+fn compression_that_makes_nothing_faster_ends() {
+    let mib = compressed_mib(60, 0..60, |_| 1_000_000);
+    assert!(mib > 40, "{mib} MiB");
 }
 
 fn compress(data: &[u8]) -> Vec<u8> {
