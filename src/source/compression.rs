@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Compression of the extended stream's data, as far as it makes the migration faster: on a fast link it does not.
 //!
-//! The two ways, compressed and as it is, are measured one after the other over some MiB of data, with all that a record
-//! takes: reading, compressing, waiting for the stream. The faster one is taken, and the other is tried again now and
-//! then. What can't be compressed says nothing about either way, so it is left out, and it is tried more and more seldom.
+//! The two ways, compressed and as it is, are measured one after the other over some MiB of data, with all that a
+//! record takes: reading, compressing, waiting for the stream. The faster one is taken, and the other is tried again
+//! now and then. What can't be compressed says nothing about either way, so it is left out, and it is tried more and
+//! more seldom.
 #![forbid(unsafe_code)]
 
 use zstd_safe::CCtx;
@@ -111,10 +112,8 @@ struct Choice {
     before: Option<u64>,
     /// What a MiB costs, compressed and as it is.
     costs: [Option<u64>; 2],
-    /// Whether the slower way is being tried.
-    trial: bool,
-    /// Measurements until that is tried again.
-    until_trial: u64,
+    /// Measurements until the slower way is tried again; none while it is being tried.
+    until_trial: Option<u64>,
 }
 
 impl Default for Choice {
@@ -128,8 +127,7 @@ impl Default for Choice {
             ns: 0,
             before: None,
             costs: [None; 2],
-            trial: false,
-            until_trial: 0,
+            until_trial: Some(0),
         }
     }
 }
@@ -182,21 +180,23 @@ impl Choice {
         (self.bytes, self.ns) = (0, 0);
         let [Some(compressed), Some(plain)] = self.costs else {
             // The other way is not known yet.
-            self.trial = true;
+            self.until_trial = None;
             return self.take(!self.compresses);
         };
         // Compression must be worth it: it also takes the CPU's time.
         let best = compressed < plain - plain / 32;
-        if self.trial || best != self.compresses {
-            let (better, worse) = (compressed.min(plain), compressed.max(plain));
-            self.until_trial = ((worse - better).saturating_mul(TRIALS) / better.max(1)).clamp(LEAST_PAUSE, MOST_PAUSE);
-            self.trial = false;
-            self.take(best);
-        } else if self.until_trial > 0 {
-            self.until_trial -= 1;
-        } else {
-            self.trial = true;
-            self.take(!best);
+        match self.until_trial {
+            Some(0) if best == self.compresses => {
+                self.until_trial = None;
+                self.take(!best);
+            }
+            Some(left) if best == self.compresses => self.until_trial = Some(left - 1),
+            _ => {
+                let (better, worse) = (compressed.min(plain), compressed.max(plain));
+                let pause = (worse - better).saturating_mul(TRIALS) / better.max(1);
+                self.until_trial = Some(pause.clamp(LEAST_PAUSE, MOST_PAUSE));
+                self.take(best);
+            }
         }
     }
 
