@@ -90,8 +90,7 @@ def forward(listener, out, rate):
     """Takes one connection and passes on what comes, not faster than the rate, and with little in its buffers."""
     listener.settimeout(60)
     connection, _ = listener.accept()
-    piece = memoryview(bytearray(16 * 1024))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    piece = memoryview(bytearray(64 * 1024))
     due = time.monotonic()
     while size := connection.recv_into(piece):
         # What the source has not sent in time is no credit for later.
