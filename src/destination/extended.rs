@@ -26,8 +26,20 @@ pub(super) struct Running {
     pub(super) context: Option<DCtx<'static>>,
     /// Payloads that are no data to be written as it is.
     pub(super) payload: Vec<u8>,
+    /// The percentage that the last section said.
+    pub(super) percent: Option<u8>,
     /// Whether the totals have come: only the end of the section may follow.
     pub(super) ended: bool,
+}
+
+impl ExtendedStream {
+    /// Another migration begins: an extended one, or a classic one.
+    pub(super) fn restart(&mut self, running: Option<Running>) {
+        if self.running.is_some() {
+            log::warn!("the extended stream before this one has not come to its end");
+        }
+        self.running = running;
+    }
 }
 
 impl Running {

@@ -14,7 +14,7 @@ use crate::host::Host;
 
 impl<H: Host> Section<'_, H> {
     /// Reads the records up to the section's end, the first of which begins with this word. Returns the percentage
-    /// that the section said.
+    /// that the section said, if that is news.
     pub(super) fn read_extended(
         &mut self,
         word: [u8; 8],
@@ -27,7 +27,7 @@ impl<H: Host> Section<'_, H> {
         let mut record = Header::decode(&header)?;
         // The first record may come again in another section only: it starts another migration then.
         if record.kind == Kind::Start {
-            stream.running = Some(Running::default());
+            stream.restart(Some(Running::default()));
         }
         let mut running = stream.running.take().ok_or(Error::NotStarted)?;
         loop {
@@ -38,7 +38,13 @@ impl<H: Host> Section<'_, H> {
                 let percent = percent.ok_or(Error::Progress(record.sector))?;
                 progress(percent);
                 if !running.ended {
+                    // Every section says it: it is news but once.
+                    let news = running.percent.replace(percent) != Some(percent);
                     stream.running = Some(running);
+                    return Ok(news.then_some(percent));
+                }
+                if percent != 100 {
+                    return Err(running.bad("the last section does not end at 100 %"));
                 }
                 return Ok(Some(percent));
             }

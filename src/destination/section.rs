@@ -96,7 +96,7 @@ impl<'a, H: Host> Section<'a, H> {
         if extended::begins_record(word) {
             return self.read_extended(word, extended, progress);
         }
-        *extended = ExtendedStream::default();
+        extended.restart(None);
         self.read_classic(word, progress)
     }
 

@@ -3,33 +3,29 @@
 //!
 //! The two ways, compressed and as it is, are measured one after the other over some MiB of data, with all that a
 //! record takes: reading, compressing, waiting for the stream. The faster one is taken, and the other is tried again
-//! now and then. What can't be compressed says nothing about either way, so it is left out, and it is tried more and
-//! more seldom.
+//! now and then. What turns out not to shrink tells nothing about compression, so it is left out there, and is tried
+//! more and more seldom.
 #![forbid(unsafe_code)]
 
 use zstd_safe::CCtx;
 
-/// A way is measured over at least this much data, far more than sockets buffer,
-const MIN_BYTES: u64 = 8 << 20;
+/// A measurement is of at least this much data, far more than sockets buffer,
+const MIN_BYTES: u64 = 4 << 20;
 
-/// and for at least this long,
-const MIN_NS: u64 = 20_000_000;
+/// and of at least this long,
+const MIN_NS: u64 = 10_000_000;
 
-/// but no longer than this if there is little data.
-const MAX_NS: u64 = 1_000_000_000;
+/// but not longer than this if there is little data.
+const MAX_NS: u64 = 500_000_000;
 
-/// The other way is tried again as soon as that makes the migration longer by this part at most, 1/32,
+/// The other way is tried again when so many times what the last trial took has passed: trials cost 3 % at most.
 const TRIALS: u64 = 32;
-
-/// and after so many measurements at least, and at most.
-const LEAST_PAUSE: u64 = 8;
-const MOST_PAUSE: u64 = 256;
 
 /// Data counts as compressible if this part of it at least is saved: 1/16.
 const SAVED: usize = 16;
 
 /// So many times data that can't be compressed doubles the data that is not tried, up to 2 to the power of it.
-const MOST_MISSES: u32 = 6;
+const MOST_MISSES: u32 = 7;
 
 /// Compresses what is worth it.
 pub(super) struct Compressor {
@@ -103,16 +99,16 @@ struct Choice {
     limited: bool,
     /// When the last record began, and how much data it has, if it is to be measured.
     last: Option<(i64, u64)>,
-    /// Whether the last record was compressed.
-    compressed: bool,
-    /// What was measured of this way so far.
+    /// What is being measured.
     bytes: u64,
     ns: u64,
-    /// What a MiB of this way cost in nanoseconds when it was last measured, if that was just before.
+    /// What a MiB of this way has cost in the last measurement, in nanoseconds.
     before: Option<u64>,
     /// What a MiB costs, compressed and as it is.
     costs: [Option<u64>; 2],
-    /// Measurements until the slower way is tried again; none while it is being tried.
+    /// How long this way has been measured.
+    taken: u64,
+    /// Nanoseconds until the slower way is tried; none while it is being tried.
     until_trial: Option<u64>,
 }
 
@@ -122,11 +118,11 @@ impl Default for Choice {
             compresses: true,
             limited: false,
             last: None,
-            compressed: false,
             bytes: 0,
             ns: 0,
             before: None,
             costs: [None; 2],
+            taken: 0,
             until_trial: Some(0),
         }
     }
@@ -148,10 +144,7 @@ impl Choice {
 
     /// The record that has begun is so long, and is sent compressed or as it is.
     fn count(&mut self, bytes: usize, compressed: bool) {
-        // In the first record after another kind, the stream may still be busy with that.
-        let alike = compressed == self.compressed && compressed == self.compresses;
-        self.compressed = compressed;
-        if let Some((_, measured)) = self.last.as_mut().filter(|_| alike) {
+        if let Some((_, measured)) = self.last.as_mut().filter(|_| compressed == self.compresses) {
             *measured = bytes as u64;
         }
     }
@@ -173,38 +166,38 @@ impl Choice {
         if (self.bytes < MIN_BYTES || self.ns < MIN_NS) && self.ns < MAX_NS {
             return;
         }
-        let cost = self.ns.saturating_mul(1 << 20) / self.bytes;
-        // One measurement alone may have met something else: the better one of two counts.
-        let before = self.before.replace(cost).unwrap_or(cost);
-        self.costs[usize::from(!self.compresses)] = Some(cost.min(before));
+        let (cost, ns) = (self.ns.saturating_mul(1 << 20) / self.bytes, self.ns);
+        self.taken = self.taken.saturating_add(ns);
         (self.bytes, self.ns) = (0, 0);
-        let [Some(compressed), Some(plain)] = self.costs else {
-            // The other way is not known yet.
-            self.until_trial = None;
-            return self.take(!self.compresses);
-        };
+        // One measurement alone may have met something else, such as a flush: the better one of two counts.
+        let Some(before) = self.before.replace(cost) else { return };
+        self.costs[usize::from(!self.compresses)] = Some(cost.min(before));
+        let [Some(compressed), Some(plain)] = self.costs else { return self.try_other() };
         // Compression must be worth it: it also takes the CPU's time.
         let best = compressed < plain - plain / 32;
         match self.until_trial {
-            Some(0) if best == self.compresses => {
-                self.until_trial = None;
-                self.take(!best);
-            }
-            Some(left) if best == self.compresses => self.until_trial = Some(left - 1),
-            _ => {
-                let (better, worse) = (compressed.min(plain), compressed.max(plain));
-                let pause = (worse - better).saturating_mul(TRIALS) / better.max(1);
-                self.until_trial = Some(pause.clamp(LEAST_PAUSE, MOST_PAUSE));
+            None => {
+                self.until_trial = Some(self.taken.saturating_mul(TRIALS));
                 self.take(best);
             }
+            Some(left) if left > ns && best == self.compresses => self.until_trial = Some(left - ns),
+            Some(_) => self.try_other(),
         }
+    }
+
+    fn try_other(&mut self) {
+        self.until_trial = None;
+        self.take(!self.compresses);
     }
 
     /// Takes this way from now on.
     fn take(&mut self, compresses: bool) {
         if compresses != self.compresses {
+            self.compresses = compresses;
             self.before = None;
+            self.taken = 0;
+            // The record that is not measured yet went the other way.
+            self.last = self.last.map(|(since, _)| (since, 0));
         }
-        self.compresses = compresses;
     }
 }

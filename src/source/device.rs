@@ -24,7 +24,7 @@ const MAX_CHUNKS: u64 = 1 << 32;
 /// Dirty chunks, or runs of unallocated ones, that the bulk phase passes over in one go, so that a step ends soon.
 const MAX_PASSED_OVER: u64 = 1024;
 
-/// Dirty chunks that are counted one by one, so that a step ends soon.
+/// Dirty chunks that are counted one by one: no more, so that a step ends soon.
 const MAX_COUNTED: u64 = 1024;
 
 /// What is to be sent next.
@@ -326,8 +326,8 @@ impl<D: Device> SourceDevice<D> {
         Ok(counted.saturating_sub(if dirty_tail { padding } else { 0 }) * SECTOR_BYTES)
     }
 
-    /// Chunks of which something is dirty, where the host counts smaller units. They are counted one by one if they
-    /// are few; if not, there are as many as there can be.
+    /// Chunks of which something is dirty, where the host counts smaller units. The first ones are counted, and of
+    /// what comes after them there are as many as there can be.
     fn dirty_chunks(&self) -> Result<u64, Error> {
         let most = self.dirty_units()?;
         let (mut found, mut from) = (0, Chunk(0));
@@ -338,7 +338,7 @@ impl<D: Device> SourceDevice<D> {
                 NextDirty::Unsupported => return Ok(most),
             }
         }
-        Ok(if from.0 < self.disk.chunks { most } else { found })
+        Ok(found + (most - found).min(self.disk.chunks.saturating_sub(from.0)))
     }
 
     /// Every byte that the destination still lacks, `dirty` of them in dirty chunks. Chunks that are dirty and

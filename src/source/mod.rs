@@ -210,16 +210,16 @@ impl<H: Host> Outgoing<H> {
         check_same_devices(&*self.host, &self.devices, &self.selection)
     }
 
-    /// Sends until the stream, the section or the time is full, or nothing is left; how many chunks that were,
-    /// and what kept it from going on.
-    fn send_step(&mut self, call: &mut CallContext, began: i64) -> Result<(usize, Option<Wait>), Error> {
+    /// Sends until the stream, the section or the time is full, or nothing is left; how much that was, and what kept
+    /// it from going on.
+    fn send_step(&mut self, call: &mut CallContext, began: i64) -> Result<(u64, Option<Wait>), Error> {
+        let most = (self.pool.limit() * self.settings.geometry.chunk_bytes()) as u64;
         let mut sent = 0;
         loop {
-            let limit = self.pool.limit() - sent;
-            sent += self.send_ready(call, limit)?;
+            sent += self.send_ready(call, most.saturating_sub(sent))?;
             let window = self.window(call);
             self.fill(window)?;
-            if sent == self.pool.limit() || call.stream.is_rate_limited() {
+            if sent >= most || call.stream.is_rate_limited() {
                 return Ok((sent, Some(Wait::Stream)));
             }
             // Known zeroes, and reads that complete at once, are ready by now.
@@ -286,7 +286,7 @@ impl<H: Host> Outgoing<H> {
     fn send_all(&mut self, call: &mut CallContext) -> Result<(), Error> {
         loop {
             self.collect()?;
-            self.send_ready(call, usize::MAX)?;
+            self.send_ready(call, u64::MAX)?;
             self.fill(self.settings.max_reads as usize)?;
             if !self.to_send.is_empty() {
                 continue;
@@ -345,13 +345,13 @@ impl<H: Host> Outgoing<H> {
         Ok(any)
     }
 
-    /// How many chunks may be on their way: not more than the stream takes in a step, nor than reads may be in
+    /// How many copies may be on their way: not more than the stream takes in a step, nor than reads may be in
     /// flight, since what is read early gets old, and leaves the CPU's cache.
     fn window(&self, call: &mut CallContext) -> usize {
-        let step = call
-            .stream
-            .rate_limit()
-            .map_or(u64::MAX, |bytes| bytes.div_ceil(self.settings.geometry.chunk_bytes() as u64));
+        // What the extended stream sends of dirty chunks is mostly far less than a chunk.
+        let small = self.settings.extended && self.status.phase() == Phase::Dirty;
+        let piece = self.settings.geometry.chunk_bytes() as u64 / if small { sending::LEAST } else { 1 };
+        let step = call.stream.rate_limit().map_or(u64::MAX, |bytes| bytes.div_ceil(piece));
         usize::try_from(step.min(self.settings.max_reads.into())).unwrap_or(usize::MAX).max(1)
     }
 

@@ -13,10 +13,15 @@ use crate::geometry::Sectors;
 use crate::host::Host;
 use crate::status::Phase;
 
+/// Less than this part of a chunk counts as so much in a step, so that one ends soon.
+pub(super) const LEAST: u64 = 64;
+
 impl<H: Host> Outgoing<H> {
-    /// Sends what waits to be sent, as far as the step's limits allow; returns how many chunks or runs that were.
-    pub(super) fn send_ready(&mut self, call: &mut CallContext, limit: usize) -> Result<usize, Error> {
+    /// Sends what waits to be sent, as far as the step's limits allow: about so many bytes. Returns how many it were,
+    /// where whatever is sent counts for something.
+    pub(super) fn send_ready(&mut self, call: &mut CallContext, limit: u64) -> Result<u64, Error> {
         let completing = self.status.phase() == Phase::Completing;
+        let least = self.settings.geometry.chunk_bytes() as u64 / LEAST;
         let mut sent = 0;
         while sent < limit && !self.to_send.is_empty() && (completing || !call.stream.is_rate_limited()) {
             let Some(next) = self.to_send.pop_front() else { break };
@@ -24,6 +29,7 @@ impl<H: Host> Outgoing<H> {
                 ToSend::Zeroes(index, sectors) => {
                     self.devices[index].end_zeroes(&sectors);
                     self.send_zeroes(call, index, &sectors);
+                    sent += least;
                 }
                 ToSend::Copy(index, sectors, data) => {
                     let device = &mut self.devices[index];
@@ -36,11 +42,11 @@ impl<H: Host> Outgoing<H> {
                         continue;
                     }
                     self.send_copy(call, index, sectors, data);
+                    sent += least.max(sectors.bytes() as u64);
                 }
             }
             call.check_stream()?;
             self.host.check_memory()?;
-            sent += 1;
         }
         Ok(sent)
     }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The extended stream: what it carries, what the destination refuses of it, and what the source says of the guest.
 
-use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,13 +10,13 @@ use blkmig::extended::{Entry, HEADER_BYTES, Header, Kind, Start, Total};
 use blkmig::settings::Options;
 use blkmig::wire::Record;
 
-use crate::fixture::{Fixture, PLAIN, QUICK};
+use crate::fixture::{Fixture, PLAIN, QUICK, record};
 use crate::log_messages::logged;
 use crate::sim::disk::{Kind as DiskKind, pattern};
 use crate::sim::machine::{Features, Machine};
 use crate::sim::{Call, Rng};
 
-const EXTENDED: Options = Options {
+pub(crate) const EXTENDED: Options = Options {
     max_buffers: 0,
     max_reads: 0,
     max_writes: 0,
@@ -241,49 +240,6 @@ fn data_that_shrinks_comes_out_as_it_was() {
     }
 }
 
-/// MiB that reach the stream, of a disk of which this part can be compressed, and the rest can't. Before each put, time
-/// goes on by what `time` says of the bytes that were put until then.
-fn compressed_mib(mib: u64, shrinks: Range<u64>, mut time: impl FnMut(u64) -> u64 + 'static) -> u64 {
-    let options = Options { compression: 1, ..EXTENDED };
-    let mut fixture = Fixture::new(128, &[("hd0", DiskKind::Normal, mib << 11)], QUICK, options);
-    let rng = Rng::new(1);
-    for sector in (0..mib << 11).filter(|sector| !shrinks.contains(&(sector >> 11))) {
-        let noise: Vec<u8> = (0..512).map(|_| rng.next() as u8).collect();
-        fixture.source.disks.borrow_mut()[0].put(sector, &noise);
-    }
-    let from = Rc::clone(&fixture.from);
-    let time = RefCell::new(move |machine: &Machine| {
-        machine.sim.advance(time(from.status().wire_bytes.load(Relaxed)));
-    });
-    let script = move |machine: &Machine, call| {
-        if call == Call::Put {
-            time.borrow_mut()(machine);
-        }
-    };
-    *fixture.source.script.borrow_mut() = Some(Rc::new(script));
-    fixture.setup().unwrap();
-    fixture.run_dry();
-    *fixture.source.script.borrow_mut() = None;
-    fixture.complete().unwrap();
-    fixture.check_migrated();
-    fixture.from.status().payload_bytes.load(Relaxed) >> 20
-}
-
-#[test]
-fn compression_goes_on_after_data_that_does_not_shrink() {
-    let mut before = 0;
-    // 10 MB a second.
-    let mib = compressed_mib(60, 20..60, move |bytes| 100 * (bytes - std::mem::replace(&mut before, bytes)));
-    // The 20 that can't be compressed, and perhaps 8 to measure the other way.
-    assert!((20..32).contains(&mib), "{mib} MiB");
-}
-
-#[test]
-fn compression_that_makes_nothing_faster_ends() {
-    let mib = compressed_mib(60, 0..60, |_| 1_000_000);
-    assert!(mib > 40, "{mib} MiB");
-}
-
 fn compress(data: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; data.len() + 100];
     let length = zstd_safe::compress(&mut frame[..], data, 1).unwrap();
@@ -383,6 +339,14 @@ fn records_out_of_their_place_are_refused() {
     target.load(&bytes[..first]).unwrap();
     let what = "there is more after the totals";
     assert_eq!(target.load(&bytes[first..]), Err(Error::BadRecord { number: 3, what }));
+    // The end says that all is there.
+    let mut stream = Records::start("hd0", 32 * 512);
+    let target = fixture();
+    target.load(&stream.take()).unwrap();
+    stream.put(Kind::Totals, 0, 0..0, &Total::default().encode());
+    stream.put(Kind::End, 0, 99..99, &[]);
+    let what = "the last section does not end at 100 %";
+    assert_eq!(target.load(&stream.take()), Err(Error::BadRecord { number: 4, what }));
     // Once the last section is loaded, the migration is over.
     let mut stream = Records::start("hd0", 32 * 512);
     let target = fixture();
@@ -394,8 +358,48 @@ fn records_out_of_their_place_are_refused() {
     // Another may begin, which is not the first one's.
     let target = fixture();
     target.load(&Records::start("hd0", 32 * 512).bytes).unwrap();
-    target.load(&Records::start("hd0", 32 * 512).bytes).unwrap();
+    let told = logged(log::Level::Warn, || {
+        target.load(&Records::start("hd0", 32 * 512).bytes).unwrap();
+        target.load(&Record::End.encode()).unwrap();
+        target.load(&Record::End.encode()).unwrap();
+    });
+    assert_eq!(told, ["the extended stream before this one has not come to its end"; 2]);
     assert_eq!(target.changed(0), [0; 0]);
+}
+
+#[test]
+fn a_section_with_little_in_it_is_not_flushed() {
+    for options in [Options::default(), EXTENDED] {
+        let mut fixture = Fixture::new(8, &[("hd0", DiskKind::Normal, 800)], QUICK, options);
+        let flushes = record(&fixture.destination);
+        fixture.setup().unwrap();
+        fixture.run_dry();
+        for sector in 0..100 {
+            fixture.write(0, sector..sector + 1, 300);
+            fixture.iterate().unwrap();
+        }
+        fixture.complete().unwrap();
+        for section in &fixture.sections {
+            fixture.load(section).unwrap();
+        }
+        let flushes = flushes.borrow().iter().filter(|&&call| call == Call::Flush).count();
+        assert_eq!(flushes, 2, "at the end of the bulk phase, and of all");
+    }
+}
+
+#[test]
+fn a_step_takes_as_many_runs_as_make_some_chunks() {
+    let mut fixture = extended(128, 128_000, Features { next_dirty: true, ..QUICK });
+    fixture.source.disks.borrow_mut()[0].set_unit(1);
+    fixture.setup().unwrap();
+    fixture.run_dry();
+    for chunk in 0..1000 {
+        fixture.write(0, chunk * 128..chunk * 128 + 2, 300);
+    }
+    fixture.iterate().unwrap();
+    assert_eq!(fixture.from.pending(), 0);
+    fixture.complete().unwrap();
+    fixture.check_migrated();
 }
 
 /// Lets the stream take so long for whatever is put into it.

@@ -8,6 +8,7 @@
 
 mod call_order;
 mod cancel_and_errors;
+mod compression;
 mod destination;
 mod device_changes;
 mod extended;
