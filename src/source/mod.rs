@@ -213,7 +213,7 @@ impl<H: Host> Outgoing<H> {
     /// Sends until the stream, the section or the time is full, or nothing is left; how much that was, and what kept
     /// it from going on.
     fn send_step(&mut self, call: &mut CallContext, began: i64) -> Result<(u64, Option<Wait>), Error> {
-        let most = (self.pool.limit() * self.settings.geometry.chunk_bytes()) as u64;
+        let most = self.pool.limit() as u64 * self.settings.geometry.chunk_bytes() as u64;
         let mut sent = 0;
         loop {
             sent += self.send_ready(call, most.saturating_sub(sent))?;

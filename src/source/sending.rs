@@ -13,12 +13,12 @@ use crate::geometry::Sectors;
 use crate::host::Host;
 use crate::status::Phase;
 
-/// Less than this part of a chunk counts as so much in a step, so that one ends soon.
+/// What is shorter than this part of a chunk, 1/64, counts as long as that, so that a step ends soon.
 pub(super) const LEAST: u64 = 64;
 
 impl<H: Host> Outgoing<H> {
-    /// Sends what waits to be sent, as far as the step's limits allow: about so many bytes. Returns how many it were,
-    /// where whatever is sent counts for something.
+    /// Sends what waits to be sent, as far as the stream and this limit in bytes allow. Returns how many bytes that
+    /// was; a short run, or one of zeroes, counts for more than it has.
     pub(super) fn send_ready(&mut self, call: &mut CallContext, limit: u64) -> Result<u64, Error> {
         let completing = self.status.phase() == Phase::Completing;
         let least = self.settings.geometry.chunk_bytes() as u64 / LEAST;
