@@ -211,6 +211,7 @@ struct Running {
     /// Which disk, its length by the table, and what has come of it.
     table: Vec<(usize, u64, Total)>,
     ended: bool,
+    percent: Option<u64>,
 }
 
 impl State {
@@ -229,10 +230,13 @@ impl State {
         loop {
             let header = take(rest, HEADER)?;
             if let Some(percent) = running.record(header, model, rest, disks, chunk)? {
-                if !running.ended {
-                    self.running = Some(running);
+                if running.ended {
+                    return Some(Some(percent));
                 }
-                return Some(Some(percent));
+                // It asks for a flush but once.
+                let news = running.percent.replace(percent) != Some(percent);
+                self.running = Some(running);
+                return Some(news.then_some(percent));
             }
         }
     }
@@ -267,7 +271,10 @@ impl Running {
         }
         match kind {
             0 => self.start(payload, disks)?,
-            END => return (sector <= 100).then_some(Some(sector)).inspect(|_| self.number += 1),
+            END => {
+                let right = sector == 100 || sector < 100 && !self.ended;
+                return right.then_some(Some(sector)).inspect(|_| self.number += 1);
+            }
             TOTALS => {
                 self.ended = payload == totals(self.table.iter().map(|(.., total)| total));
                 self.ended.then_some(())?;
