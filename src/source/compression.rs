@@ -58,11 +58,7 @@ impl Compressor {
     /// The data compressed, if it is to be sent so.
     pub(super) fn compress(&mut self, data: &[u8], now: i64) -> Option<&[u8]> {
         self.choice.begin_record(now);
-        if !self.choice.compresses {
-            self.choice.count(data.len(), false);
-            return None;
-        }
-        let length = self.try_compress(data);
+        let length = if self.choice.compresses { self.try_compress(data) } else { None };
         self.choice.count(data.len(), length.is_some());
         length.map(|length| &self.output[..length])
     }

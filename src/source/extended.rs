@@ -64,9 +64,9 @@ impl ExtendedRecords {
     }
 
     /// A step has ended; `limited` is whether the host lets the stream take so much a step.
-    pub(super) fn end_step(&mut self, now: i64, limited: bool) {
+    pub(super) fn end_step(&mut self, now: impl Fn() -> i64, limited: bool) {
         if let Some(compressor) = &mut self.compressor {
-            compressor.end_step(now, limited);
+            compressor.end_step(now(), limited);
         }
     }
 

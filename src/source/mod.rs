@@ -166,13 +166,14 @@ impl<H: Host> Outgoing<H> {
         self.bandwidth.begin(began, (self.in_flight.count() == 0).then_some(self.last_read));
         self.begin_search(false)?;
         let (sent, waiting) = self.send_step(call, began)?;
-        self.writer.end_step(call, self.host.now_ns());
+        let host = &self.host;
+        self.writer.end_step(call, || host.now_ns());
         call.check_stream()?;
         let remaining = self.remaining()?;
-        self.dirty_rate.note(self.host.now_ns(), self.status.dirty_bytes.load(Relaxed));
+        let now = self.host.now_ns();
         // A section without a chunk says nothing about the link.
         let bytes = if sent > 0 { self.writer.step_bytes() } else { 0 };
-        let now = self.host.now_ns();
+        self.dirty_rate.note(now, self.status.dirty_bytes.load(Relaxed));
         self.dirty_rate.warn(now, self.bandwidth.bandwidth());
         self.stalled = self.in_flight.count() > 0 && self.bandwidth.stalls(now, self.last_read);
         self.bandwidth.end(now, bytes, waiting.filter(|_| remaining > 0));

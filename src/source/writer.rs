@@ -114,7 +114,7 @@ impl Writer {
     }
 
     /// Ends a step's section, and says how far the bulk phase is, where that is news.
-    pub(super) fn end_step(&mut self, call: &mut CallContext, now: i64) {
+    pub(super) fn end_step(&mut self, call: &mut CallContext, now: impl Fn() -> i64) {
         let (total, transferred) = self.out.status.bytes();
         let percent = u128::from(transferred) * 100 / u128::from(total.max(1));
         let percent = if total == 0 { 100 } else { u8::try_from(percent).unwrap_or(100) };
