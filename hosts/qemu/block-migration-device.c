@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
+#include "hw/qdev-core.h"
 #include "block-migration-host.h"
 
 /*
@@ -85,6 +86,17 @@ static bool may_write(BlockBackend *blk)
 }
 
 /*
+ * A device that is unplugged drains its backend, and gives up the permission to
+ * write later, without draining.  What began in between would find it gone.
+ */
+static bool is_unplugged(BlockBackend *blk)
+{
+    DeviceState *dev = blk_get_attached_dev(blk);
+
+    return dev && !qatomic_read(&dev->realized);
+}
+
+/*
  * On the destination the guest may lose its disk at any time, or get another
  * medium, which must not get what is meant for the first.  An external
  * snapshot only puts another node on top, and what comes goes there.
@@ -118,7 +130,7 @@ BlockBackend *blkmig_find_backend(BlockDriverState *bs)
     if (dev) {
         wait_while_drained(dev);
     }
-    usable = dev && leads_to(blk_bs(dev->blk), bs);
+    usable = dev && leads_to(blk_bs(dev->blk), bs) && !is_unplugged(dev->blk);
 
     return usable && (dev->watch || may_write(dev->blk)) ? dev->blk : NULL;
 }

@@ -132,6 +132,24 @@ def disk_goes_away(lab, how, when, style):
 
 
 @case(STYLES)
+def throttled_disk_is_unplugged(lab, style):
+    """The destination's disk is unplugged while a limit of its own holds its writes up"""
+    one, other, disks = two_images(lab, style, 128 * MIB)
+    # Under -accel qtest the limit would wait for a clock that nobody moves.
+    source, target = start(lab, in_style(style, "disk0", one, device="scsi-hd"),
+                           in_style(style, "disk0", other, device="scsi-hd"), accel="tcg")
+    limit = f"block_set_io_throttle disk0-device 0 0 {8 * MIB} 0 0 0"
+    check(not target.cmd("human-monitor-command", command_line=limit), "it has no limit")
+    begin(lab, source, 1 << 30)
+    target.cmd("device_del", id="disk0-device")
+    source.wait_migration("failed")
+    failed(lab, source, target)
+    check("disk0" in target.log(), f"the target does not name its disk: {target.log()}")
+    lab.images.empty(other, disks[0][3], 128 * MIB)
+    again(lab, source, in_style(style, "disk0", other, device="scsi-hd"), disks)
+
+
+@case(STYLES)
 def durable(lab, style):
     """What has arrived survives a destination that is killed"""
     one, other, disks = two_images(lab, style, 32 * MIB)

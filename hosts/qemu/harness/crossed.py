@@ -43,10 +43,10 @@ def io_name(style, name, device="virtio-blk-pci"):
     return f"-d {name}-device" if device.startswith("scsi") else f"-d /machine/peripheral/{name}-device/virtio-backend"
 
 
-def start(lab, source_args, target_args):
+def start(lab, source_args, target_args, accel="qtest"):
     """A source and its target. Over the return path the target tells of its failures up to the very end."""
-    source = lab.vm("ours", "source", source_args)
-    target = lab.vm("ours", "target", target_args, incoming=lab.uri())
+    source = lab.vm("ours", "source", source_args, accel=accel)
+    target = lab.vm("ours", "target", target_args, incoming=lab.uri(), accel=accel)
     for vm in (source, target):
         vm.set_capabilities("return-path")
     return source, target
