@@ -400,8 +400,12 @@ class Round:
         end_jobs(source)
         self.commands.unthrottle(source)
         status = self.status(source)
-        # QEMU 7.2's own: a guest that was stopped is called "postmigrate" if its migration fails late.
-        if status not in ("running", "paused", "postmigrate"):
+        # QEMU's own: a guest that was stopped is called "postmigrate" if its migration fails late (7.2), and
+        # "prelaunch" once it was reset.
+        expected = {"running", "paused", "postmigrate"}
+        if ("source", "reset") in self.commands.accepted:
+            expected.add("prelaunch")
+        if status not in expected:
             raise Wrong(f"the source is {status} after a failed migration")
         if status != "running":
             if ("source", "stop") not in self.commands.accepted:
