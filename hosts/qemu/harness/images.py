@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import subprocess
+import threading
 
 MIB = 1 << 20
 
@@ -13,12 +14,13 @@ class ImageError(Exception):
 
 
 class Images:
-    """Makes images in a folder with the qemu-img of a build. Equal ones are made once and copied."""
+    """Makes images in a folder with the qemu-img of a build, for any thread. Equal ones are made once and copied."""
 
     def __init__(self, folder, qemu_img):
         self.folder = pathlib.Path(folder)
         self.qemu_img = str(qemu_img)
         self.made = {}
+        self.lock = threading.Lock()
 
     def tool(self, *arguments):
         """Runs qemu-img; returns its output."""
@@ -35,8 +37,9 @@ class Images:
     def filled(self, path, fmt, size, zeroes=0.0):
         """An image of random data; this share of its MiBs, evenly spread, are holes."""
         key = (fmt, size, zeroes)
-        if key not in self.made:
-            self.made[key] = self._make(*key)
+        with self.lock:
+            if key not in self.made:
+                self.made[key] = self._make(*key)
         return self.copy(self.made[key], path)
 
     def _make(self, fmt, size, zeroes):
@@ -75,7 +78,7 @@ class Images:
 
     def holds(self, path, fmt, offset, byte):
         """Raises unless 64 KiB from an offset on are this byte."""
-        piece = self.folder / "piece"
+        piece = path.with_suffix(".piece")
         self.tool("dd", "-f", fmt, "-O", "raw", "bs=65536", f"skip={offset // 65536}", f"count={offset // 65536 + 1}",
                   f"if={path}", f"of={piece}")
         if piece.read_bytes() != bytes([byte]) * 65536:

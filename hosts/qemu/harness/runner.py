@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs cases one after the other, each in a folder of its own with QEMUs of its own."""
+"""Runs cases, some at the same time, each in a folder of its own with QEMUs of its own."""
+import concurrent.futures
 import itertools
 import pathlib
 import shutil
 import tempfile
+import threading
 import time
 import traceback
 
@@ -131,36 +133,52 @@ def title(function, values):
     return ": ".join(filter(None, [function.__doc__.splitlines()[0].rstrip("."), ", ".join(map(str, values))]))
 
 
-def run(pattern="", keep=False):
-    """Runs the cases whose title holds the pattern; returns whether none failed."""
-    count = {"passed": 0, "failed": 0, "skipped": 0}
-    failures = []
-    parent = "/dev/shm" if shutil.disk_usage("/dev/shm").free > 4 << 30 else None
-    top = pathlib.Path(tempfile.mkdtemp(prefix="blkmig-", dir=parent))
-    images = Images(top, host("ours").folder / "qemu-img")
-    try:
-        for number, (function, values) in enumerate(CASES):
-            name = title(function, values)
-            if pattern not in name:
-                continue
-            folder = top / str(number)
+class Run:
+    """The cases whose title holds the pattern, in as many threads as there are jobs, and their results."""
+
+    def __init__(self, pattern, keep, top):
+        self.keep, self.top = keep, top
+        self.images = Images(top, host("ours").folder / "qemu-img")
+        self.cases = iter([(number, *entry) for number, entry in enumerate(CASES) if pattern in title(*entry)])
+        self.lock = threading.Lock()
+        self.count = {"passed": 0, "failed": 0, "skipped": 0}
+        self.failures = []
+
+    def next(self):
+        with self.lock:
+            return next(self.cases, None)
+
+    def worker(self):
+        while entry := self.next():
+            number, function, values = entry
+            folder = self.top / str(number)
             folder.mkdir()
             start = time.monotonic()
-            result, why, notes = run_case(function, values, folder, images)
-            count[result] += 1
-            line = f"{result:8}{time.monotonic() - start:6.1f} s  {name}" + (f" -- {why}" if why else "")
-            print(line, flush=True)
-            if result == "failed":
-                failures.append(line)
-            for text in notes:
-                print(f"{'':16}  note: {text}", flush=True)
-            if not keep:
+            result, why, notes = run_case(function, values, folder, self.images)
+            line = f"{result:8}{time.monotonic() - start:6.1f} s  {title(function, values)}{why and f' -- {why}'}"
+            with self.lock:
+                self.count[result] += 1
+                if result == "failed":
+                    self.failures.append(line)
+                print("\n".join([line, *(f"{'':16}  note: {text}" for text in notes)]), flush=True)
+            if not self.keep:
                 shutil.rmtree(folder)
+
+
+def run(pattern="", keep=False, jobs=1):
+    """Runs the cases whose title holds the pattern; returns whether none failed."""
+    parent = "/dev/shm" if shutil.disk_usage("/dev/shm").free > 4 << 30 else None
+    top = pathlib.Path(tempfile.mkdtemp(prefix="blkmig-", dir=parent))
+    this = Run(pattern, keep, top)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            for job in [pool.submit(this.worker) for _ in range(jobs)]:
+                job.result()
     finally:
         if not keep:
             shutil.rmtree(top)
     # Once more where a reader of a long log looks first.
-    for line in failures:
+    for line in this.failures:
         print(line)
-    print(f"{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped")
-    return count["failed"] == 0
+    print(", ".join(f"{number} {result}" for result, number in this.count.items()))
+    return not this.failures
