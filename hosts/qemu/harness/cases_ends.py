@@ -141,7 +141,8 @@ def throttled_disk_is_unplugged(lab, style):
     limit = f"block_set_io_throttle disk0-device 0 0 {8 * MIB} 0 0 0"
     check(not target.cmd("human-monitor-command", command_line=limit), "it has no limit")
     begin(lab, source, 1 << 30)
-    target.cmd("device_del", id="disk0-device")
+    # It may have ended before it answers.
+    asks(lab, target, "device_del", id="disk0-device")
     source.wait_migration("failed")
     failed(lab, source, target)
     check("disk0" in target.log(), f"the target does not name its disk: {target.log()}")
