@@ -128,7 +128,10 @@ def make_plan(seed, number):
             "writes": rng.random() < 0.8, "write_for": rng.uniform(0.1, 1.2), "write_seed": rng.randrange(1 << 30),
             "write_pause": rng.choice([0.002, 0.01, 0.03]), "kill_target": rng.random() < 0.5,
             "kill_source": rng.random() < 0.5,
-            "pause": rng.choice([0, 0, 0.1, 0.4])}
+            "pause": rng.choice([0, 0, 0.1, 0.4]),
+            # Of the source's /blkmig, in an order in which it takes them.
+            "settings": rng.choice([{"stream": "classic"}, {"stream": "extended"},
+                                    {"stream": "extended", "compression": 1}])}
 
 
 def describe(action):

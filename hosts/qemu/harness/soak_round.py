@@ -163,13 +163,15 @@ class Round:
 
     def capabilities(self, vm, asks):
         names = {"return-path": self.plan["return_path"], "pause-before-switchover": asks}
+        settings = self.plan["settings"]
         if vm.host.by_object:
-            for name, value in {"enabled": True, "zero-blocks": bool(self.plan["zero_blocks"])}.items():
-                ask(vm, "qom-set", path="/blkmig", property=name, value=value)
+            settings = settings | {"enabled": True, "zero-blocks": self.plan["zero_blocks"]}
         else:
             names["zero-blocks"] = self.plan["zero_blocks"]
             if not vm.host.by_arguments:
                 names["block"] = True
+        for name, value in settings.items():
+            ask(vm, "qom-set", path="/blkmig", property=name, value=value)
         ask(vm, "migrate-set-capabilities", capabilities=[{"capability": n, "state": s} for n, s in names.items()])
 
     def threads(self):
