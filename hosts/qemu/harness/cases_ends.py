@@ -103,6 +103,14 @@ def goes(lab, target, style, how):
     return False
 
 
+def fails_by_name(lab, source, target, other, target_args, disks):
+    """The target names the disk that it has lost and ends; from the source, all goes to a new one in its place."""
+    failed(lab, source, target)
+    check("disk0" in target.log(), f"the target does not name its disk: {target.log()}")
+    lab.images.empty(other, disks[0][3], 128 * MIB)
+    again(lab, source, target_args, disks)
+
+
 @case(["drive_del", "eject", "unplug", "unplug and reset", "another medium", "external snapshot"], [SLOW, FAST], STYLES)
 def disk_goes_away(lab, how, when, style):
     """The destination's disk goes away while it loads"""
@@ -120,12 +128,9 @@ def disk_goes_away(lab, how, when, style):
     source.cmd("migrate-set-parameters", max_bandwidth=1 << 30)
     info = source.wait_migration("completed", "failed")
     if info["status"] == "failed":
-        failed(lab, source, target)
-        check("disk0" in target.log(), f"the target does not name its disk: {target.log()}")
         # A drive keeps its name; of two nodes, only one has the name that the stream knows.
         check(not snapshot or style.startswith("-blockdev"), "a snapshot is no reason to fail")
-        lab.images.empty(other, disks[0][3], 128 * MIB)
-        again(lab, source, in_style(style, "disk0", other, device=device), disks)
+        fails_by_name(lab, source, target, other, in_style(style, "disk0", other, device=device), disks)
     else:
         target.wait_arrival()
         finish(lab, source, target, disks)
@@ -144,10 +149,7 @@ def throttled_disk_is_unplugged(lab, style):
     # It may have ended before it answers.
     asks(lab, target, "device_del", id="disk0-device")
     source.wait_migration("failed")
-    failed(lab, source, target)
-    check("disk0" in target.log(), f"the target does not name its disk: {target.log()}")
-    lab.images.empty(other, disks[0][3], 128 * MIB)
-    again(lab, source, in_style(style, "disk0", other, device="scsi-hd"), disks)
+    fails_by_name(lab, source, target, other, in_style(style, "disk0", other, device="scsi-hd"), disks)
 
 
 @case(STYLES)

@@ -5,7 +5,6 @@ import itertools
 import pathlib
 import shutil
 import tempfile
-import threading
 import time
 import traceback
 
@@ -133,52 +132,42 @@ def title(function, values):
     return ": ".join(filter(None, [function.__doc__.splitlines()[0].rstrip("."), ", ".join(map(str, values))]))
 
 
-class Run:
-    """The cases whose title holds the pattern, in as many threads as there are jobs, and their results."""
-
-    def __init__(self, pattern, keep, top):
-        self.keep, self.top = keep, top
-        self.images = Images(top, host("ours").folder / "qemu-img")
-        self.cases = iter([(number, *entry) for number, entry in enumerate(CASES) if pattern in title(*entry)])
-        self.lock = threading.Lock()
-        self.count = {"passed": 0, "failed": 0, "skipped": 0}
-        self.failures = []
-
-    def next(self):
-        with self.lock:
-            return next(self.cases, None)
-
-    def worker(self):
-        while entry := self.next():
-            number, function, values = entry
-            folder = self.top / str(number)
-            folder.mkdir()
-            start = time.monotonic()
-            result, why, notes = run_case(function, values, folder, self.images)
-            line = f"{result:8}{time.monotonic() - start:6.1f} s  {title(function, values)}{why and f' -- {why}'}"
-            with self.lock:
-                self.count[result] += 1
-                if result == "failed":
-                    self.failures.append(line)
-                print("\n".join([line, *(f"{'':16}  note: {text}" for text in notes)]), flush=True)
-            if not self.keep:
-                shutil.rmtree(folder)
-
-
 def run(pattern="", keep=False, jobs=1):
-    """Runs the cases whose title holds the pattern; returns whether none failed."""
+    """Runs the cases whose title holds the pattern, so many at the same time; returns whether none failed."""
+    count = {"passed": 0, "failed": 0, "skipped": 0}
+    failures = []
     parent = "/dev/shm" if shutil.disk_usage("/dev/shm").free > 4 << 30 else None
     top = pathlib.Path(tempfile.mkdtemp(prefix="blkmig-", dir=parent))
-    this = Run(pattern, keep, top)
+    images = Images(top, host("ours").folder / "qemu-img")
+
+    def run_in_folder(number, function, values):
+        folder = top / str(number)
+        folder.mkdir()
+        start = time.monotonic()
+        result, why, notes = run_case(function, values, folder, images)
+        line = f"{result:8}{time.monotonic() - start:6.1f} s  {title(function, values)}{why and f' -- {why}'}"
+        if not keep:
+            shutil.rmtree(folder)
+        return result, line, notes
+
+    pool = concurrent.futures.ThreadPoolExecutor(jobs)
     try:
-        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            for job in [pool.submit(this.worker) for _ in range(jobs)]:
-                job.result()
+        chosen = [(number, *entry) for number, entry in enumerate(CASES) if pattern in title(*entry)]
+        for done in concurrent.futures.as_completed([pool.submit(run_in_folder, *entry) for entry in chosen]):
+            result, line, notes = done.result()
+            count[result] += 1
+            print(line, flush=True)
+            if result == "failed":
+                failures.append(line)
+            for text in notes:
+                print(f"{'':16}  note: {text}", flush=True)
     finally:
+        # Who interrupts it waits for no more than the cases that run.
+        pool.shutdown(cancel_futures=True)
         if not keep:
             shutil.rmtree(top)
     # Once more where a reader of a long log looks first.
-    for line in this.failures:
+    for line in failures:
         print(line)
-    print(", ".join(f"{number} {result}" for result, number in this.count.items()))
-    return not this.failures
+    print(f"{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped")
+    return count["failed"] == 0
